@@ -245,7 +245,7 @@ class Registry:
             for name, default in signature.dimensions.items() if default is REQUIRED and name not in dimensions
         ]
         told = {name: value for name, value in dimensions.items() if name in signature.dimensions}
-        found += fields.problems({**told, **parsed.settings}, signature.annotations, owner)
+        found += fields.problems(dict(parsed.settings), signature.annotations, owner)
         if not found:
             bound = {n: d for n, d in signature.settings.items() if d is not REQUIRED} | told | dict(parsed.settings)
             found += [f"{owner}: {line}" for line in _own_problems(self.get(role, parsed.name), bound)]
@@ -262,12 +262,13 @@ class Registry:
         unknown = [name for name in dimensions if name not in DIMENSIONS]
         found = [f"make({role!r}, {str(spec)!r}): {name!r} is no dimension; {nearest(name, DIMENSIONS)}; "
                  f"settings stand in the spec: \"name({name}=...)\"" for name in unknown]
-        found += self.problems(role, spec, dimensions)
-        if found:
-            raise ConfigError(found)
         parsed = Spec.parse(spec)
         signature = self.signature(role, parsed.name)
         told = {name: value for name, value in dimensions.items() if name in signature.dimensions}
+        found += fields.problems(told, signature.annotations, f"{role} {parsed.name!r}")
+        found = found or self.problems(role, parsed, dimensions)
+        if found:
+            raise ConfigError(found)
         return self.get(role, parsed.name)(**told, **parsed.settings)
 
     def _check_role(self, role: str) -> None:

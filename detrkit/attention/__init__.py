@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Bool, Float
-from torch import Tensor, bool as torch_bool, empty, nn, zeros
+from torch import Tensor, empty, nn, zeros
+from torch import bool as torch_bool
 from torch.nn import functional as F
 
 from detrkit.errors import ConfigError, ShapeError

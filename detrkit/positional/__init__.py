@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from jaxtyping import Bool, Float
-from torch import Tensor, bool as torch_bool, nn
+from torch import Tensor, nn
+from torch import bool as torch_bool
 
 from detrkit.errors import ShapeError
 

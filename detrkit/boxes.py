@@ -1,0 +1,76 @@
+"""Box geometry: formats, areas, IoU and generalized IoU, finite for every input.
+
+Pairwise functions take [..., N, 4] and [..., M, 4] and give [..., N, M]; ``elementwise_`` ones take and give [..., 4] and
+[...]. Boxes without area have an IoU of 0 with everything, and a gradient that is finite.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def cxcywh_to_xyxy(boxes: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 4"]:
+    """Centre and size -> top left and bottom right corner."""
+    center, size = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([center - 0.5 * size, center + 0.5 * size], dim=-1)
+
+
+def xyxy_to_cxcywh(boxes: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 4"]:
+    """Top left and bottom right corner -> centre and size."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=-1)
+
+
+def clip_xyxy(boxes: Float[Tensor, "*B 4"], height: float, width: float) -> Float[Tensor, "*B 4"]:
+    """Boxes cut to the image [0, width] x [0, height]."""
+    limit = boxes.new_tensor([width, height, width, height])
+    return boxes.clamp(min=0).minimum(limit)
+
+
+def area(boxes: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B"]:
+    """Areas of corner boxes; a box whose corners are swapped has none."""
+    width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(-1)
+    return width * height
+
+
+def elementwise_giou(first: Float[Tensor, "*B 4"], second: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B"]:
+    """Generalized IoU of corner boxes one by one, in [-1, 1] (Rezatofighi et al. 2019, algorithm 1)."""
+    overlap, union = _overlap_and_union(first, second)
+    low, high = torch.minimum(first, second)[..., :2], torch.maximum(first, second)[..., 2:]
+    hull = area(torch.cat([low, high], dim=-1))
+    return _ratio(overlap, union) - _ratio(hull - union, hull)
+
+
+def elementwise_iou(first: Float[Tensor, "*B 4"], second: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B"]:
+    """Intersection over union of corner boxes one by one, in [0, 1]."""
+    return _ratio(*_overlap_and_union(first, second))
+
+
+def pairwise_giou(first: Float[Tensor, "*B N 4"], second: Float[Tensor, "*B M 4"]) -> Float[Tensor, "*B N M"]:
+    """Generalized IoU of each corner box with each."""
+    return elementwise_giou(*_pairs(first, second))
+
+
+def pairwise_iou(first: Float[Tensor, "*B N 4"], second: Float[Tensor, "*B M 4"]) -> Float[Tensor, "*B N M"]:
+    """Intersection over union of each corner box with each."""
+    return elementwise_iou(*_pairs(first, second))
+
+
+def _pairs(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    first, second = first[..., :, None, :], second[..., None, :, :]
+    return tuple(torch.broadcast_tensors(first, second))  # type: ignore[return-value]
+
+
+def _overlap_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    low = torch.maximum(first, second)[..., :2]
+    high = torch.minimum(first, second)[..., 2:]
+    overlap = area(torch.cat([low, high], dim=-1))
+    return overlap, area(first) + area(second) - overlap
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole, and 0 with a zero gradient where the whole is smaller than rounding can tell from nothing."""
+    something = whole > torch.finfo(whole.dtype).eps ** 2
+    return torch.where(something, part / torch.where(something, whole, 1), 0)

@@ -1,0 +1,64 @@
+"""How a query's state becomes a class: the width of the head, the matching cost, the loss and the score agree here."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class SoftmaxClassification:
+    """Softmax over K classes and no-object, the last (DETR, sections 3.1 and A.2).
+
+    Args:
+        num_classes: K, background not counted.
+        eos_coef: weight of no-object in the cross-entropy, relative to a class.
+    """
+
+    def __init__(self, num_classes: int, eos_coef: float = 0.1) -> None:
+        self.num_classes, self.eos_coef = num_classes, eos_coef
+
+    @property
+    def num_logits(self) -> int:
+        """Width of the class head: K + 1."""
+        return self.num_classes + 1
+
+    def cost(self, logits: Float[Tensor, "*L Q C"], labels: Int64[Tensor, T]) -> Float[Tensor, "*L Q T"]:
+        """Matching cost of each query with each target: minus the probability of the target's class."""
+        return -logits.softmax(-1)[..., labels]
+
+    def loss(
+        self,
+        logits: Float[Tensor, "L B Q C"],
+        matched: tuple[Tensor, Tensor, Tensor],
+        labels: Int64[Tensor, M],
+        normalizer: float,
+    ) -> Float[Tensor, L]:
+        """Weighted cross-entropy of each layer.
+
+        Args:
+            logits: [L, B, Q, K + 1].
+            matched: layer, image and query of each matched pair, int64 [M] each.
+            labels: class of each matched pair [M]; every other query is to say no-object.
+            normalizer: sum of the weights, see `weight_sum`.
+        """
+        wanted = logits.new_full(logits.shape[:3], self.num_classes, dtype=torch.int64)
+        wanted[matched] = labels
+        weight = logits.new_ones(self.num_logits)
+        weight[-1] = self.eos_coef
+        losses = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight, reduction="none")
+        return losses.view(logits.shape[0], -1).sum(1) / normalizer
+
+    def weight_sum(self, num_matched: int, num_slots: int) -> float:
+        """Sum of the weights over all queries of a batch, known before matching: 1 a matched query, else eos_coef."""
+        return num_matched + self.eos_coef * (num_slots - num_matched)
+
+    def scores(self, logits: Float[Tensor, "*B Q C"]) -> tuple[Float[Tensor, "*B Q"], Int64[Tensor, "*B Q"]]:
+        """Score in [0, 1] and label 0..K-1 of each query: its best class, no-object left out of the choice."""
+        score, label = logits.softmax(-1)[..., :-1].max(-1)
+        return score, label
+
+    def says_object(self, logits: Float[Tensor, "*B Q C"]) -> Tensor:
+        """bool [*B, Q]: whether a query prefers some class to no-object."""
+        return logits.argmax(-1) != self.num_classes

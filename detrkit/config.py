@@ -1,0 +1,220 @@
+"""Configurations: frozen dataclasses of numbers and spec strings. Imports no torch.
+
+`DetectorConfig` says what a model is, `TrainConfig` how it is trained. A preset is a function that returns a
+`DetectorConfig`; its training recipe is attached with `recipe`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
+
+from detrkit import fields
+from detrkit.errors import ConfigError, DetrkitError, nearest
+from detrkit.fields import NonNegative, Positive, Probability, Rate, Role, Weight
+from detrkit.registry import REGISTRY, Spec
+
+AttentionSpec = Annotated[str, Role("attention")]
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What both configurations share: checked replacement of fields, and everything wrong at once."""
+
+    @classmethod
+    def annotations(cls) -> dict[str, Any]:
+        """Annotation of each field, by name."""
+        hints = get_type_hints(cls, include_extras=True)
+        return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with these fields changed; unknown names are refused with the nearest one."""
+        known = self.annotations()
+        unknown = [f"unknown field {name!r} of {type(self).__name__}; {nearest(name, known)}"
+                   for name in changes if name not in known]
+        if unknown:
+            raise ConfigError(unknown)
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by field name; the inverse of ``type(self)(**values)``."""
+        return dataclasses.asdict(self)
+
+    def dimensions(self) -> dict[str, Any]:
+        """What this configuration tells its components."""
+        return {}
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong, a line each: types, ranges, and specs that cannot be made."""
+        values, annotations = self.to_dict(), self.annotations()
+        found = list(fields.problems(values, annotations, type(self).__name__))
+        for name, annotation in annotations.items():
+            role = _role_of(annotation)
+            if role and isinstance(values[name], str):
+                found += REGISTRY.problems(role, values[name], self.dimensions(), name)
+        return found + list(self._own_problems())
+
+    def _own_problems(self) -> Iterator[str]:
+        return iter(())
+
+    def check(self) -> Self:
+        """This configuration, if nothing is wrong with it.
+
+        Raises:
+            ConfigError: all problems at once.
+        """
+        if found := self.problems():
+            raise ConfigError(found)
+        return self
+
+
+@dataclass(frozen=True)
+class DetectorConfig(_Config):
+    """What a detector is: its parts by name and its sizes (DETR, section 3.2 and appendix A.4; defaults are DETR-R50).
+
+    ``none`` for `positional` or `decoder_self_attention` leaves the part out.
+    """
+
+    backbone: Annotated[str, Role("backbones")] = "torchvision(model='resnet50')"
+    positional: Annotated[str, Role("positional")] | None = "sine"
+    encoder_attention: AttentionSpec = "sdpa"
+    decoder_self_attention: AttentionSpec | None = "sdpa"
+    decoder_cross_attention: AttentionSpec = "sdpa"
+    matcher: Annotated[str, Role("matchers")] = "scipy"
+
+    d_model: Positive = 256
+    num_queries: Positive = 100
+    num_classes: Positive = 91
+    enc_layers: NonNegative = 6
+    dec_layers: Positive = 6
+    dim_feedforward: Positive = 2048
+    dropout: Probability = 0.1
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+    pre_norm: bool = False
+    aux_loss: bool = True
+
+    set_cost_class: Weight = 1.0
+    set_cost_bbox: Weight = 5.0
+    set_cost_giou: Weight = 2.0
+    cls_loss_coef: Weight = 1.0
+    bbox_loss_coef: Weight = 5.0
+    giou_loss_coef: Weight = 2.0
+    eos_coef: Weight = 0.1
+
+    short_side: Positive = 800
+    long_side: Positive = 1333
+
+    def dimensions(self) -> dict[str, Any]:
+        """Numbers that the parts of the model may ask for."""
+        names = ("d_model", "dropout", "num_queries", "num_classes")
+        return {name: getattr(self, name) for name in names}
+
+    def _own_problems(self) -> Iterator[str]:
+        if self.set_cost_class == self.set_cost_bbox == self.set_cost_giou == 0:
+            yield "DetectorConfig.set_cost_*: all are 0; the matching needs at least one cost"
+        if isinstance(self.short_side, int) and isinstance(self.long_side, int) and self.long_side < self.short_side:
+            yield f"DetectorConfig.long_side: got {self.long_side}; expected at least short_side={self.short_side}"
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Config):
+    """How a detector is trained (DETR, section 4 and appendix A.4; defaults are the official recipe of 300 epochs).
+
+    The length is given in `epochs` or in optimizer `steps`. `lr_drop` is the epoch after which the rate falls to a tenth
+    under ``schedule="step"``; by default two thirds of the run.
+    """
+
+    data: Annotated[str, Role("datasets")] | None = None
+    train_split: str = "train"
+    val_split: str = "val"
+
+    lr: Rate = 1e-4
+    lr_backbone: Rate = 1e-5
+    weight_decay: Weight = 1e-4
+    clip_max_norm: Weight = 0.1
+    batch_size: Positive = 2
+    accumulate: Positive = 1
+    epochs: Positive | None = 300
+    steps: Positive | None = None
+    schedule: Literal["step", "linear", "cosine"] = "step"
+    lr_drop: Positive | None = None
+    warmup_steps: NonNegative = 0
+    flip: Probability = 0.5
+
+    seed: NonNegative = 42
+    num_workers: NonNegative = 0
+    device: str = "auto"
+    eval_every: NonNegative = 1
+    save_every: NonNegative = 1
+
+    def replace(self, **changes: Any) -> Self:
+        """As for every config; giving `steps` clears `epochs`, and the other way round."""
+        for one, other in (("steps", "epochs"), ("epochs", "steps")):
+            if changes.get(one) is not None and other not in changes:
+                changes = {**changes, other: None}
+        return super().replace(**changes)
+
+    def dimensions(self) -> dict[str, Any]:
+        """What the data set is told."""
+        return {"split": self.train_split}
+
+    def _own_problems(self) -> Iterator[str]:
+        if (self.epochs is None) == (self.steps is None):
+            yield f"TrainConfig.epochs, steps: got {self.epochs} and {self.steps}; expected just one of them"
+        if self.lr_drop is not None and self.schedule != "step":
+            yield f"TrainConfig.lr_drop: has no effect with schedule={self.schedule!r}; leave it out or use schedule=step"
+
+
+Preset = Callable[[], DetectorConfig]
+
+
+def recipe(**changes: Any) -> Callable[[Preset], Preset]:
+    """Decorator of a preset: how this model is trained, as changes of `TrainConfig`."""
+
+    def attach(preset: Preset) -> Preset:
+        preset.recipe = TrainConfig().replace(**changes)  # type: ignore[attr-defined]
+        return preset
+
+    return attach
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """Fields from a TOML file, or from the JSON that a run saves.
+
+    Raises:
+        DetrkitError: the file is missing or cannot be read.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        loaded = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise DetrkitError("cannot read the configuration", path=path, value=f"({error})") from None
+    if not isinstance(loaded, dict):
+        raise DetrkitError("not a table of fields", path=path, value=type(loaded).__name__)
+    sections = [loaded.pop(name) for name in ("detector", "train") if isinstance(loaded.get(name), dict)]
+    return {**{name: v for part in sections for name, v in part.items()}, **loaded}
+
+
+def difference(a: _Config, b: _Config) -> dict[str, tuple[Any, Any]]:
+    """Fields in which two configurations differ, specs compared by meaning: name -> (value of a, value of b)."""
+    one, two = a.to_dict(), b.to_dict()
+    return {name: (one[name], two[name]) for name in one if _meaning(one[name], name, a) != _meaning(two[name], name, b)}
+
+
+def _meaning(value: Any, name: str, owner: _Config) -> Any:
+    return str(Spec.parse(value)) if _role_of(owner.annotations()[name]) and isinstance(value, str) else value
+
+
+def _role_of(annotation: Any) -> str | None:
+    """The role of a spec field, also of an optional one."""
+    for choice in (annotation, *get_args(annotation)):
+        for item in fields.base_and_metadata(choice)[1]:
+            if isinstance(item, Role):
+                return item.name
+    return None

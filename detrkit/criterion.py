@@ -1,0 +1,231 @@
+"""The set criterion: match every layer to the truth, then charge classes, boxes and overlap (DETR, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from detrkit import boxes as geometry
+from detrkit.classification import SoftmaxClassification
+from detrkit.errors import NonFiniteCostError
+from detrkit.matchers import Assignment, Matcher
+from detrkit.registry import REGISTRY
+from detrkit.targets import Truth, check_targets
+
+if TYPE_CHECKING:
+    from detrkit.config import DetectorConfig
+    from detrkit.model import DetectorOutput
+
+
+class Normalizer(NamedTuple):
+    """What losses are divided by.
+
+    Sums of losses over micro-batches and processes give the loss of the whole batch only if all divide by the
+    whole batch's numbers: build it from every target of the accumulation window (`SetCriterion.normalizer`), add those
+    of other windows or ranks, and pass it to each call.
+
+    Attributes:
+        num_boxes: objects of all images; at least 1 is used.
+        class_weight: sum of the classification weights over all queries of all images.
+    """
+
+    num_boxes: float
+    class_weight: float
+
+    def __add__(self, other: object) -> Normalizer:
+        if not isinstance(other, Normalizer):
+            return NotImplemented
+        return Normalizer(self.num_boxes + other.num_boxes, self.class_weight + other.class_weight)
+
+
+@dataclass
+class Losses:
+    """What the criterion says about a batch.
+
+    Attributes:
+        total: weighted sum of the terms; call ``backward`` on it.
+        terms: unweighted terms, ``loss_ce``, ``loss_bbox``, ``loss_giou`` of the last layer and ``..._0``, ``..._1`` of the others.
+        metrics: ``class_error`` (percent) and ``cardinality_error`` (objects an image), to be logged, not trained.
+    """
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the three terms, in the matching cost or in the loss."""
+
+    ce: float = 1.0
+    bbox: float = 5.0
+    giou: float = 2.0
+
+
+class SetMatching:
+    """Bipartite matching of predictions and truth by class, L1 and generalized IoU (DETR, equation 1).
+
+    Costs are built image by image ([L, Q, T_b], never the whole batch against all targets), and go to the host in one copy
+    for all layers and images.
+    """
+
+    def __init__(self, matcher: Matcher, classification: SoftmaxClassification, weights: Weights) -> None:
+        self.matcher, self.classification, self.weights = matcher, classification, weights
+
+    @torch.no_grad()
+    def __call__(
+        self, logits: Float[Tensor, "L B Q C"], boxes: Float[Tensor, "L B Q 4"], truth: Sequence[Truth]
+    ) -> list[list[Assignment]]:
+        """Assignments by layer and image.
+
+        Raises:
+            NonFiniteCostError: a cost is NaN; names term, image, query and target.
+        """
+        costs = [self.cost(logits[:, b], boxes[:, b], target) for b, target in enumerate(truth)]
+        flat = torch.cat([cost.flatten() for cost in costs]).cpu().double().numpy()
+        ends = np.cumsum([cost.numel() for cost in costs])
+        arrays = [a.reshape(c.shape) for a, c in zip(np.split(flat, ends[:-1]), costs, strict=True)]
+        return [
+            [self._solve(arrays[b][layer], truth[b], logits[layer, b], boxes[layer, b]) for b in range(len(truth))]
+            for layer in range(logits.shape[0])
+        ]
+
+    def cost(self, logits: Float[Tensor, "L Q C"], boxes: Float[Tensor, "L Q 4"], truth: Truth) -> Tensor:
+        """Cost of one image, [L, Q, T]."""
+        terms = self._terms(logits, boxes, truth)
+        return self.weights.bbox * terms["L1"] + self.weights.ce * terms["class"] + self.weights.giou * terms["GIoU"]
+
+    def _terms(self, logits: Tensor, boxes: Tensor, truth: Truth) -> dict[str, Tensor]:
+        corners, true_corners = geometry.cxcywh_to_xyxy(boxes), geometry.cxcywh_to_xyxy(truth.boxes)
+        return {
+            "class": self.classification.cost(logits, truth.labels),
+            "L1": (boxes[..., :, None, :] - truth.boxes).abs().sum(-1),
+            "GIoU": -geometry.pairwise_giou(corners, true_corners.expand(*boxes.shape[:-2], -1, -1)),
+        }
+
+    def _solve(self, cost: np.ndarray, truth: Truth, logits: Tensor, boxes: Tensor) -> Assignment:
+        if cost.size and not np.isfinite(cost).all():
+            raise self._not_finite(truth, logits, boxes)
+        return self.matcher.solve(cost)
+
+    def _not_finite(self, truth: Truth, logits: Tensor, boxes: Tensor) -> NonFiniteCostError:
+        for name, term in self._terms(logits, boxes, truth).items():
+            bad = (~term.isfinite()).nonzero()
+            if len(bad):
+                query, target = bad[0].tolist()
+                break
+        return NonFiniteCostError(
+            f"the {name} cost of query {query} and target {target} is not finite", image_id=truth.image_id,
+            field=f"cost.{name}", value=float(term[query, target]),
+            hint="the model's outputs are not finite: lower the learning rate or look at the inputs of this image")
+
+
+class SetCriterion:
+    """Losses of a detector's outputs against the truth, all decoder layers at once.
+
+    A batch with more objects than queries leaves the surplus unmatched; `num_boxes` still counts every object, as the
+    official code does.
+
+    Args:
+        classification: how states become classes.
+        matching: how predictions are matched to the truth; done for each layer anew.
+        weights: weights of the loss terms.
+    """
+
+    def __init__(self, classification: SoftmaxClassification, matching: SetMatching, weights: Weights) -> None:
+        self.classification, self.matching, self.weights = classification, matching, weights
+
+    @classmethod
+    def from_config(cls, config: DetectorConfig) -> SetCriterion:
+        """The criterion that belongs to a detector."""
+        classification = SoftmaxClassification(config.num_classes, config.eos_coef)
+        costs = Weights(config.set_cost_class, config.set_cost_bbox, config.set_cost_giou)
+        matching = SetMatching(REGISTRY.make("matchers", config.matcher), classification, costs)
+        return cls(classification, matching, Weights(config.cls_loss_coef, config.bbox_loss_coef, config.giou_loss_coef))
+
+    def normalizer(self, targets: Sequence[Any], num_queries: int) -> Normalizer:
+        """What the losses of these targets are divided by; see `Normalizer` for windows and ranks."""
+        counts = [len(truth.labels) for truth in check_targets(targets, self.classification.num_classes)]
+        matched = sum(min(count, num_queries) for count in counts)
+        return Normalizer(sum(counts), self.classification.weight_sum(matched, num_queries * len(counts)))
+
+    def __call__(
+        self, outputs: DetectorOutput, targets: Sequence[Any], normalizer: Normalizer | None = None
+    ) -> Losses:
+        """Losses of a batch.
+
+        Args:
+            outputs: of a `Detector` for B images.
+            targets: B dicts with ``boxes`` (cxcywh in [0, 1]) [T, 4] and ``labels`` int64 [T] in 0..K-1, and where known
+                ``image_id`` and ``iscrowd`` [T] (crowds are left out).
+            normalizer: of the whole accumulation window; by default of these targets.
+
+        Raises:
+            TargetError: targets that cannot be right; names image, box and value.
+            NonFiniteCostError: outputs that are not finite; names term, image, query and target.
+        """
+        logits, boxes = (x if x.dtype == torch.float64 else x.float() for x in (outputs.logits, outputs.boxes))
+        truth = check_targets(targets, self.classification.num_classes, images=logits.shape[1], like=boxes)
+        normalizer = normalizer or self.normalizer(targets, logits.shape[2])
+        pairs = Pairs.of(self.matching(logits, boxes, truth), truth, logits.device)
+        by_layer = self._terms(logits, boxes, pairs, normalizer)
+        suffixes = [f"_{layer}" for layer in range(logits.shape[0] - 1)] + [""]
+        total = sum(getattr(self.weights, name) * values.sum() for name, values in by_layer.items())
+        terms = {f"loss_{name}{s}": v for name, values in by_layer.items() for s, v in zip(suffixes, values, strict=True)}
+        with torch.no_grad():
+            return Losses(total, terms, self._metrics(logits, truth, pairs, suffixes))  # type: ignore[arg-type]
+
+    def _terms(self, logits: Tensor, boxes: Tensor, pairs: Pairs, normalizer: Normalizer) -> dict[str, Tensor]:
+        layers = logits.shape[0]
+        predicted, num_boxes = boxes[pairs.slots], max(normalizer.num_boxes, 1.0)
+        giou = geometry.elementwise_giou(geometry.cxcywh_to_xyxy(predicted), geometry.cxcywh_to_xyxy(pairs.boxes))
+        return {
+            "ce": self.classification.loss(logits, pairs.slots, pairs.labels, normalizer.class_weight),
+            "bbox": (predicted - pairs.boxes).abs().view(layers, -1).sum(1) / num_boxes,
+            "giou": (1 - giou).view(layers, -1).sum(1) / num_boxes,
+        }
+
+    def _metrics(
+        self, logits: Tensor, truth: Sequence[Truth], pairs: Pairs, suffixes: Sequence[str]
+    ) -> dict[str, Tensor]:
+        counts = torch.tensor([len(t.labels) for t in truth], dtype=logits.dtype, device=logits.device)
+        found = self.classification.says_object(logits).sum(-1).to(logits.dtype)
+        cardinality = (found - counts).abs().mean(-1)
+        last = pairs.slots[0] == logits.shape[0] - 1
+        wrong = logits[pairs.slots].argmax(-1)[last] != pairs.labels[last]
+        class_error = 100 * wrong.to(logits.dtype).mean() if len(wrong) else logits.new_tensor(0.0)
+        metrics = {f"cardinality_error{s}": v for s, v in zip(suffixes, cardinality, strict=True)}
+        return {"class_error": class_error, **metrics}
+
+
+class Pairs(NamedTuple):
+    """All matched pairs of all layers, layer after layer.
+
+    Attributes:
+        slots: layer, image and query of each pair, int64 [M] each.
+        boxes: true boxes [M, 4], cxcywh.
+        labels: true labels [M].
+    """
+
+    slots: tuple[Tensor, Tensor, Tensor]
+    boxes: Float[Tensor, "M 4"]
+    labels: Tensor
+
+    @classmethod
+    def of(cls, assignments: list[list[Assignment]], truth: Sequence[Truth], device: torch.device) -> Pairs:
+        """Gather assignments [layer][image] into index tensors, in one copy to the device."""
+        starts = np.cumsum([0] + [len(t.labels) for t in truth[:-1]])
+        columns = [
+            np.stack([np.full_like(a.rows, layer), np.full_like(a.rows, image), a.rows, a.cols + starts[image]])
+            for layer, images in enumerate(assignments) for image, a in enumerate(images)
+        ]
+        index = torch.from_numpy(np.concatenate(columns, axis=1)).to(device)
+        layer, image, query, target = index.unbind(0)
+        boxes, labels = torch.cat([t.boxes for t in truth]), torch.cat([t.labels for t in truth])
+        return cls((layer, image, query), boxes[target], labels[target])

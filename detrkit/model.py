@@ -1,0 +1,253 @@
+"""Detector and build: the one place where names become modules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detrkit.attention import Attention
+from detrkit.backbones import Backbone
+from detrkit.classification import SoftmaxClassification
+from detrkit.config import DetectorConfig
+from detrkit.errors import ConfigError, ShapeError
+from detrkit.labels import LabelSpace
+from detrkit.positional import Positional
+from detrkit.presets import config as preset_config
+from detrkit.registry import REGISTRY
+from detrkit.transformer import (
+    Decoder,
+    DecoderLayer,
+    Encoder,
+    EncoderLayer,
+    FeedForward,
+    Memory,
+    ObjectQueries,
+    Residual,
+    initialize,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detrkit.detections import Detections
+
+FARTHEST_NORMALIZED_PIXEL = 30.0
+
+
+class LayerOutput(NamedTuple):
+    """What one decoder layer says: class logits [B, Q, C] and boxes [B, Q, 4], cxcywh in [0, 1]."""
+
+    pred_logits: Float[Tensor, "B Q C"]
+    pred_boxes: Float[Tensor, "B Q 4"]
+
+
+class DetectorOutput(NamedTuple):
+    """What a detector says, all decoder layers stacked, the last one being the answer.
+
+    Attributes:
+        logits: [L, B, Q, C]; for softmax classification C = K + 1 and the last is no-object.
+        boxes: [L, B, Q, 4], cxcywh in [0, 1] of the unpadded image.
+    """
+
+    logits: Float[Tensor, "L B Q C"]
+    boxes: Float[Tensor, "L B Q 4"]
+
+    @property
+    def pred_logits(self) -> Float[Tensor, "B Q C"]:
+        """Class logits of the last layer."""
+        return self.logits[-1]
+
+    @property
+    def pred_boxes(self) -> Float[Tensor, "B Q 4"]:
+        """Boxes of the last layer."""
+        return self.boxes[-1]
+
+    @property
+    def aux_outputs(self) -> list[LayerOutput]:
+        """What the earlier layers say, first to last but one."""
+        return [LayerOutput(*pair) for pair in zip(self.logits[:-1], self.boxes[:-1], strict=True)]
+
+
+class BoxHead(nn.Module):
+    """Three linear layers that turn a query's state into box logits (DETR, section 3.2)."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(d_model, width) for width in (d_model, d_model, 4))
+
+    def forward(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B 4"]:
+        """[..., D] -> [..., 4], before the sigmoid."""
+        for layer in self.layers[:-1]:
+            states = layer(states).relu()
+        return self.layers[-1](states)
+
+
+class Detector(nn.Module):
+    """A detector of the DETR family: trunk, tokens, encoder, queries, decoder, heads (DETR, figure 2).
+
+    Use `build` to make one.
+
+    Attributes:
+        config: what it was built from.
+        label_space: the classes it knows.
+    """
+
+    def __init__(
+        self,
+        config: DetectorConfig,
+        label_space: LabelSpace,
+        *,
+        backbone: Backbone,
+        positional: Positional | None,
+        encoder: Encoder,
+        queries: ObjectQueries,
+        decoder: Decoder,
+    ) -> None:
+        super().__init__()
+        self.config, self.label_space = config, label_space
+        self.classification = SoftmaxClassification(config.num_classes, config.eos_coef)
+        self.backbone, self.positional = backbone, positional
+        self.input_proj = nn.Conv2d(backbone.channels[-1], config.d_model, kernel_size=1)
+        self.encoder, self.queries, self.decoder = encoder, queries, decoder
+        self.class_embed = nn.Linear(config.d_model, self.classification.num_logits)
+        self.bbox_embed = BoxHead(config.d_model)
+
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None = None
+    ) -> DetectorOutput:
+        """Detect.
+
+        Args:
+            images: [B, 3, H, W] floating point, normalised by ImageNet's mean and deviation; padded right and below.
+            mask: [B, H, W] bool, True = padding; None when nothing is padded.
+
+        Raises:
+            ShapeError: images or mask of another dtype or shape, or images that look unnormalised.
+        """
+        check_images(images, mask)
+        memory = self.encoder(self.tokenize(images, mask))
+        states = self.decoder(self.queries(memory), memory, every_layer=self.config.aux_loss)
+        return DetectorOutput(self.class_embed(states), self.bbox_embed(states).sigmoid())
+
+    def tokenize(self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None) -> Memory:
+        """Images -> tokens with positions, before the encoder."""
+        features = self.backbone(images)[-1]
+        height, width = features.shape[-2:]
+        padding = None
+        if mask is not None:
+            padding = F.interpolate(mask[:, None].float(), size=(height, width)).squeeze(1).bool()
+        positions = None
+        if self.positional is not None:
+            nowhere = images.new_zeros((len(images), height, width), dtype=torch.bool)
+            positions = self.positional(nowhere if padding is None else padding).flatten(2).transpose(1, 2)
+        tokens = self.input_proj(features).flatten(2).transpose(1, 2)
+        return Memory(tokens, positions, None if padding is None else padding.flatten(1), ((height, width),))
+
+    def predict(self, images: Sequence[Any], *, threshold: float = 0.5, batch_size: int = 8) -> list[Detections]:
+        """Detect in images of any source: paths, PIL images, arrays [H, W, 3] uint8, tensors [3, H, W] uint8.
+
+        Args:
+            images: what to look at; each is resized, normalised and padded as in training.
+            threshold: least score of a detection, in [0, 1].
+            batch_size: images at a time.
+
+        Returns:
+            One `Detections` an image: xyxy boxes in pixels of the original image, best first; no NMS.
+        """
+        from detrkit.prediction import predict
+
+        return predict(self, images, threshold=threshold, batch_size=batch_size)
+
+
+def check_images(images: Tensor, mask: Tensor | None) -> None:
+    """Refuse what is not a batch of normalised images with its mask.
+
+    Raises:
+        ShapeError: says which tensor, what was got and what is expected.
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ShapeError("images have the wrong shape", field="images", value=tuple(images.shape),
+                         expected="[B, 3, H, W]")
+    if not images.is_floating_point():
+        raise ShapeError("images have the wrong dtype", field="images", value=str(images.dtype),
+                         expected="floating point, normalised", hint="model.predict(...) takes raw images")
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != (len(images), *images.shape[-2:])):
+        raise ShapeError("mask does not fit the images", field="mask", value=f"({mask.dtype}, {tuple(mask.shape)})",
+                         expected=f"torch.bool, {(len(images), *images.shape[-2:])}, True = padding")
+    if torch.compiler.is_compiling() or images.device.type != "cpu":
+        return
+    if images.numel() and float(images.detach().abs().amax()) > FARTHEST_NORMALIZED_PIXEL:
+        raise ShapeError("images look unnormalised", field="images", value=float(images.detach().abs().amax()),
+                         expected=f"values within {FARTHEST_NORMALIZED_PIXEL:g} (ImageNet mean and deviation)",
+                         hint="model.predict(...) takes raw images")
+
+
+def build(config: DetectorConfig | str, *, label_space: LabelSpace | None = None, **changes: Any) -> Detector:
+    """Build a detector from a configuration or a preset's name.
+
+    Args:
+        config: what to build.
+        label_space: the classes; gives `num_classes`. By default as many nameless ones as the configuration says.
+        changes: fields of the configuration to change.
+
+    Raises:
+        ConfigError: everything that is wrong with the configuration, before a tensor exists.
+    """
+    if label_space is not None:
+        changes = {"num_classes": len(label_space), **changes}
+    config = preset_config(config, **changes) if isinstance(config, str) else config.replace(**changes).check()
+    label_space = label_space or LabelSpace.numbered(config.num_classes)
+    if len(label_space) != config.num_classes:
+        raise ConfigError([f"num_classes={config.num_classes}, but the label space has {len(label_space)} classes: "
+                           f"{', '.join(label_space.names)}"])
+    return _assemble(config, label_space)
+
+
+def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:
+    backbone = REGISTRY.make("backbones", config.backbone)
+    dimensions = {
+        **config.dimensions(),
+        "in_channels": backbone.channels, "strides": backbone.strides, "num_levels": len(backbone.channels),
+    }
+    positional = config.positional and REGISTRY.make("positional", config.positional, **dimensions)
+    if problem := _too_small_a_table(config, positional, backbone):
+        raise ConfigError([problem])
+
+    def attention(spec: str) -> Attention:
+        return REGISTRY.make("attention", spec, **dimensions)
+
+    def residual() -> Residual:
+        return Residual(config.d_model, config.dropout, config.pre_norm)
+
+    def ffn() -> FeedForward:
+        return FeedForward(config.d_model, config.dim_feedforward, config.dropout, config.activation)
+
+    encoder = Encoder(
+        [EncoderLayer(attention(config.encoder_attention), ffn(), residual) for _ in range(config.enc_layers)],
+        nn.LayerNorm(config.d_model) if config.pre_norm and config.enc_layers else None,
+    )
+    own, cross = config.decoder_self_attention, config.decoder_cross_attention
+    decoder = Decoder(
+        [DecoderLayer(attention(own) if own else None, attention(cross), ffn(), residual)
+         for _ in range(config.dec_layers)],
+        nn.LayerNorm(config.d_model),
+    )
+    for stack in (encoder, decoder):
+        initialize(stack)
+    queries = ObjectQueries(config.num_queries, config.d_model)
+    return Detector(config, label_space, backbone=backbone, positional=positional or None, encoder=encoder,
+                    queries=queries, decoder=decoder)
+
+
+def _too_small_a_table(config: DetectorConfig, positional: Any, backbone: Backbone) -> str | None:
+    """A positional table that the largest image would leave, seen through this backbone's stride."""
+    cells = -(-config.long_side // backbone.strides[-1])
+    if positional is None or positional.max_size is None or cells <= positional.max_size:
+        return None
+    return (f"positional={config.positional} and backbone={config.backbone} do not fit: the table has "
+            f"{positional.max_size} cells a side, but long_side={config.long_side} at stride {backbone.strides[-1]} gives "
+            f"{cells}; use learned(size={cells}) or learned(interpolate=True)")

@@ -1,0 +1,70 @@
+"""Presets: one paper a file, one function a published model. A preset's name is its function's name. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from detrkit import fields
+from detrkit.config import DetectorConfig, Preset, TrainConfig
+from detrkit.errors import ConfigError, nearest
+
+
+def presets() -> list[str]:
+    """Names of all presets."""
+    return sorted(_found())
+
+
+def config(preset: str, **changes: Any) -> DetectorConfig:
+    """The detector of a preset, with fields changed.
+
+    Raises:
+        ConfigError: unknown preset or field (with the nearest name), or anything wrong with the result.
+    """
+    return _preset(preset)().replace(**changes).check()
+
+
+def training_recipe(preset: str, **changes: Any) -> TrainConfig:
+    """How a preset is trained, with fields changed; unchecked, since the data may still be missing."""
+    return getattr(_preset(preset), "recipe", TrainConfig()).replace(**changes)
+
+
+def from_pairs(preset: str, pairs: Mapping[str, Any]) -> tuple[DetectorConfig, TrainConfig]:
+    """A preset's detector and recipe with fields changed by name; texts are read the way each field wants it.
+
+    Raises:
+        ConfigError: every unknown field, wrong type and value out of range, at once.
+    """
+    detector, train = _preset(preset)(), training_recipe(preset)
+    known = {**detector.annotations(), **train.annotations()}
+    values, found = {}, []
+    for name, value in pairs.items():
+        if name not in known:
+            found.append(f"unknown field {name!r}; {nearest(name, known)}")
+        else:
+            values[name] = fields.from_text(value, known[name]) if isinstance(value, str) else value
+    detector = detector.replace(**{n: v for n, v in values.items() if n in detector.annotations()})
+    train = train.replace(**{n: v for n, v in values.items() if n in train.annotations()})
+    found += detector.problems() + train.problems()
+    if found:
+        raise ConfigError(found)
+    return detector, train
+
+
+def _found() -> dict[str, Preset]:
+    """All presets by name, in the order of files and functions."""
+    modules = (importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__))
+    return {
+        name: function for module in modules for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+def _preset(name: str) -> Preset:
+    known = _found()
+    if name not in known:
+        raise ConfigError([f"unknown preset {name!r}; {nearest(name, known)}"])
+    return known[name]
