@@ -60,7 +60,8 @@ def pairwise_iou(first: Float[Tensor, "*B N 4"], second: Float[Tensor, "*B M 4"]
 
 def _pairs(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     first, second = first[..., :, None, :], second[..., None, :, :]
-    return tuple(torch.broadcast_tensors(first, second))  # type: ignore[return-value]
+    first, second = torch.broadcast_tensors(first, second)
+    return first, second
 
 
 def _overlap_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

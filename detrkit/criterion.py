@@ -179,7 +179,7 @@ class SetCriterion:
         total = sum(getattr(self.weights, name) * values.sum() for name, values in by_layer.items())
         terms = {f"loss_{name}{s}": v for name, values in by_layer.items() for s, v in zip(suffixes, values, strict=True)}
         with torch.no_grad():
-            return Losses(total, terms, self._metrics(logits, truth, pairs, suffixes))  # type: ignore[arg-type]
+            return Losses(total, terms, self._metrics(logits, truth, pairs, suffixes))
 
     def _terms(self, logits: Tensor, boxes: Tensor, pairs: Pairs, normalizer: Normalizer) -> dict[str, Tensor]:
         layers = logits.shape[0]
@@ -199,7 +199,7 @@ class SetCriterion:
         cardinality = (found - counts).abs().mean(-1)
         last = pairs.slots[0] == logits.shape[0] - 1
         wrong = logits[pairs.slots].argmax(-1)[last] != pairs.labels[last]
-        class_error = 100 * wrong.to(logits.dtype).mean() if len(wrong) else logits.new_tensor(0.0)
+        class_error = 100 * wrong.to(logits.dtype).mean() if len(wrong) else logits.new_tensor(100.0)
         metrics = {f"cardinality_error{s}": v for s, v in zip(suffixes, cardinality, strict=True)}
         return {"class_error": class_error, **metrics}
 

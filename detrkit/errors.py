@@ -92,7 +92,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     close = get_close_matches(str(name), known, n=1, cutoff=0.5)
     listing = f"known: {', '.join(known)}" if known else "none are known"
-    return f"did you mean {close[0]!r}? ({listing})" if close else listing
+    if not close:
+        return listing
+    return f"did you mean {close[0]!r}?" + (f" ({listing})" if len(known) <= 12 else "")
 
 
 def _short(value: object, limit: int = 120) -> str:

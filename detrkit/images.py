@@ -4,8 +4,8 @@ What is not plain RGB is brought there by fixed rules:
 
 - orientation: the EXIF tag is applied, once, and is gone from the result;
 - transparency (RGBA, LA, palettes and colour keys): laid on white, as browsers and labelling tools show it;
-- deep grey (16-bit PNG, ``I;16``, ``I``, 12- to 32-bit TIFF): scaled by the bit depth, never saturated; an image in
-  mode ``I`` that tells no depth has 16 bits if its values fit, else 31;
+- deep grey (16-bit PNG, ``I;16``, ``I``, 12- to 32-bit TIFF): scaled by the bit depth, never saturated; 32-bit
+  integers count as 16-bit where all values fit, which is what mode ``I`` usually carries;
 - floats: the smallest full scale of 1, 255 and 65535 that holds the largest value;
 - the first frame of an animation; colour profiles are not applied.
 
@@ -45,7 +45,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
-_FULL_SCALES = {"I": (2**16 - 1, 2**31 - 1), "F": (1, 2**8 - 1, 2**16 - 1)}
+_FULL_SCALES = {"I": (2**16 - 1, 2**31 - 1, 2**32 - 1), "F": (1, 2**8 - 1, 2**16 - 1)}
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -76,7 +76,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Bring a Pillow image of any mode to RGB, orientation applied; the image given stays as it is.
 
     Raises:
-        DataError: not a Pillow image, empty, damaged, too large, or values that have no known brightness (negative, NaN).
+        DataError: not a Pillow image, empty, damaged, too large, or with values of no known brightness (negative, NaN).
     """
     if not isinstance(image, Image.Image):
         raise DataError("not an image", value=type(image).__name__, expected="a PIL image", hint=(
@@ -123,8 +123,8 @@ def _to_rgb(image: Image.Image, path: str | Path | None) -> Image.Image:
     orientation = _orientation(image)
     if image.mode[0] in "IF":
         rgb = Image.fromarray(_brightness(image, path)).convert("RGB")
-    elif image.has_transparency_data or image.mode in ("La", "RGBa", "PA"):
-        rgba = image.convert("RGBA")
+    elif image.has_transparency_data:
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         rgb = Image.new("RGB", image.size, "white")
         rgb.paste(rgba, mask=rgba.getchannel("A"))
     else:
@@ -141,7 +141,7 @@ def _brightness(image: Image.Image, path: str | Path | None) -> np.ndarray:
         values = values.view(np.uint32)
     low, high = values.min(), values.max()
     scales = _FULL_SCALES.get(image.mode, (2**16 - 1,))
-    if bits and image.mode != "F":
+    if 0 < bits < 32:
         scales = (2 ** (bits - signed) - 1,)
     fitting = [scale for scale in scales if high <= scale]  # a NaN fits none
     if not fitting or not low >= 0:

@@ -137,9 +137,7 @@ class Detector(nn.Module):
         """Images -> tokens with positions, before the encoder."""
         features = self.backbone(images)[-1]
         height, width = features.shape[-2:]
-        padding = None
-        if mask is not None:
-            padding = F.interpolate(mask[:, None].float(), size=(height, width)).squeeze(1).bool()
+        padding = None if mask is None else mask_at(mask, height, width)
         positions = None
         if self.positional is not None:
             nowhere = images.new_zeros((len(images), height, width), dtype=torch.bool)
@@ -161,6 +159,11 @@ class Detector(nn.Module):
         from detrkit.prediction import predict
 
         return predict(self, images, threshold=threshold, batch_size=batch_size)
+
+
+def mask_at(mask: Bool[Tensor, "B H W"], height: int, width: int) -> Bool[Tensor, "B h w"]:
+    """The padding mask at the size of a feature map, nearest cell (as the official code)."""
+    return F.interpolate(mask[:, None].float(), size=(height, width)).squeeze(1).bool()
 
 
 def check_images(images: Tensor, mask: Tensor | None) -> None:

@@ -207,7 +207,7 @@ class Registry:
         self._check_component(role, component)
         if name in self.names(role) and not override:
             raise RegistryError(f"{role} {name!r} is registered already", value=component.__module__, hint=(
-                f"it comes from {self._origin(role, name)}; choose another name or pass override=True"))
+                f"it comes from {self.origin(role, name)}; choose another name or pass override=True"))
         self._added[role, name] = component
         return component
 
@@ -275,7 +275,8 @@ class Registry:
         if role not in ROLES:
             raise RegistryError("unknown role", value=role, hint=nearest(role, ROLES))
 
-    def _origin(self, role: str, name: str) -> str:
+    def origin(self, role: str, name: str) -> str:
+        """Where a name comes from: a class, a module of the package, or a plug-in's distribution."""
         if (role, name) in self._added:
             return f"{self._added[role, name].__module__}:{self._added[role, name].__qualname__}"
         if name in self.builtin(role):

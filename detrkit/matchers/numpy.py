@@ -19,11 +19,11 @@ _SCALE = 40
 
 @final
 class NumpyMatcher(Matcher):
-    """Optimal assignment with its dual, in NumPy alone (Jonker & Volgenant 1987; rectangular as Crouse 2016, section II).
+    """Optimal assignment and its dual in NumPy alone (Jonker & Volgenant 1987; rectangular: Crouse 2016, section II).
 
     The shorter side is served row by row. Rows whose cheapest columns differ are matched at once, which is nearly all
-    of them in a trained detector; each other row starts one Dijkstra search over the longer side, whose every step is
-    three operations on a whole row. At worst n searches of n steps for the n rows of the shorter side.
+    of them in a trained detector; each other row starts one Dijkstra search over the longer side, whose every step is a
+    handful of operations on a whole row. At worst n searches of n steps for the n rows of the shorter side.
 
     The dual proves the result optimal up to the rounding of float64: see `Assignment`.
     """
@@ -67,9 +67,11 @@ def _match_rows(cost: Costs) -> tuple[NDArray[np.int64], Costs]:
     Between searches the duals are feasible, with equality on the matched pairs and zero on free columns.
     """
     n, m = cost.shape
-    cheapest = cost.argmin(axis=1).tolist()
+    cheapest = cost.argmin(axis=1)
+    if cost[np.arange(n), cheapest].max() == np.inf:
+        raise infeasible(cost)
     column_of, row_of, waiting = [-1] * n, [-1] * m, []
-    for row, column in enumerate(cheapest):
+    for row, column in enumerate(cheapest.tolist()):
         if row_of[column] < 0:
             row_of[column], column_of[row] = row, column
         else:

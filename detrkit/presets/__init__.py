@@ -18,6 +18,16 @@ def presets() -> list[str]:
     return sorted(_found())
 
 
+def unchecked(preset: str) -> DetectorConfig:
+    """The detector of a preset as it is written, its parts neither imported nor checked."""
+    return _preset(preset)()
+
+
+def summary(preset: str) -> str:
+    """First line of a preset's docstring."""
+    return (_preset(preset).__doc__ or "").strip().splitlines()[0]
+
+
 def config(preset: str, **changes: Any) -> DetectorConfig:
     """The detector of a preset, with fields changed.
 

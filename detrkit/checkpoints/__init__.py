@@ -1,0 +1,8 @@
+"""Checkpoints: one safetensors file each, written atomically, proved whole by a hash, read without executing anything."""
+
+from __future__ import annotations
+
+from detrkit.checkpoints.detector import load, save_detector
+from detrkit.checkpoints.storage import read, write
+
+__all__ = ["load", "read", "save_detector", "write"]

@@ -1,0 +1,91 @@
+"""Detectors to and from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from detrkit.checkpoints.storage import read, write
+from detrkit.config import DetectorConfig
+from detrkit.errors import CheckpointError
+from detrkit.labels import LabelSpace
+
+if TYPE_CHECKING:
+    from detrkit.model import Detector
+
+CANDIDATES = ("best.safetensors", "last.safetensors")
+
+
+def note_of(model: Detector) -> dict[str, Any]:
+    """What a checkpoint says about its model, in plain JSON."""
+    return {"kind": "detector", "detector": model.config.to_dict(), "label_space": model.label_space.to_json()}
+
+
+def save_detector(model: Detector, path: str | Path) -> None:
+    """Write a detector: weights, configuration and label space in one file."""
+    write(path, {f"model.{name}": tensor for name, tensor in model.state_dict().items()}, note_of(model))
+
+
+def find(path: str | Path) -> Path:
+    """The checkpoint meant by a path: the file itself, or the best (else the last) of a run's folder.
+
+    Raises:
+        CheckpointError: nothing is there, or the folder holds no checkpoint.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError("no such run or checkpoint", path=path)
+    if path.is_file():
+        return path
+    for name in CANDIDATES:
+        if (path / name).exists():
+            return path / name
+    raise CheckpointError("the folder holds no checkpoint", path=path, expected=" or ".join(CANDIDATES))
+
+
+def load(path: str | Path) -> Detector:
+    """The detector of a run's folder (its best checkpoint, else its last) or of one checkpoint, in evaluation mode.
+
+    The trunk's own ``weights=`` file is not read again: the checkpoint holds all weights.
+
+    Raises:
+        CheckpointError: missing, damaged, foreign, or not fitting its own configuration.
+    """
+    file = find(path)
+    tensors, note = read(file)
+    if note.get("kind") not in ("detector", "training"):
+        raise CheckpointError("holds no detector", path=file, field="kind", value=note.get("kind"))
+    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    return rebuild(note, weights, file)
+
+
+def rebuild(note: dict[str, Any], weights: dict[str, Tensor], path: Path) -> Detector:
+    """Build the detector that a note describes and fill it."""
+    from detrkit.model import build
+
+    config = DetectorConfig(**note["detector"])
+    model = build(config.replace(backbone=without_weights(config.backbone)),
+                  label_space=LabelSpace.from_json(note["label_space"]))
+    fill(model, weights, path)
+    model.config = config
+    return model.eval()
+
+
+def fill(model: Detector, weights: dict[str, Tensor], path: Path) -> None:
+    """Load weights strictly, with one line for what does not fit."""
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        lines = " ".join(str(error).split())
+        raise CheckpointError("weights do not fit the model", path=path, value=f"({lines[:400]})") from None
+
+
+def without_weights(spec: str) -> str:
+    """A backbone's spec that starts from random weights, since a checkpoint brings them all."""
+    from detrkit.registry import Spec
+
+    parsed = Spec.parse(spec)
+    settings = {name: value for name, value in parsed.settings.items() if name != "weights"}
+    return str(Spec(parsed.name, settings))

@@ -1,0 +1,92 @@
+"""Reading of small XML files from anywhere: no document type, no entities, bounded size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from detrkit.datasets._reading import Fault
+
+MAX_BYTES = 4 * 2**20  # some 13,000 objects of Pascal VOC
+_BLANK = b" \t\r\n\0"
+
+
+def read_xml(path: Path) -> Element:
+    """The root element of an XML file.
+
+    Raises:
+        Fault: it cannot be read, is empty, too large or not well formed, or declares a document type, which is where
+            entities that grow without bound ("billion laughs") and outside files come in.
+    """
+    try:
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= MAX_BYTES else b""
+    except OSError as error:
+        raise Fault("file cannot be read", value=f"({error.strerror})") from None
+    if size > MAX_BYTES:
+        raise Fault("file is too large", value=f"({size} bytes)", expected=f"at most {MAX_BYTES} bytes")
+    if not data.strip(_BLANK):
+        raise Fault("file is empty")
+    return _parse(data)
+
+
+def _parse(data: bytes) -> Element:
+    tree, parser = TreeBuilder(), expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartDoctypeDeclHandler = _refuse_document_type
+    parser.StartElementHandler, parser.EndElementHandler = tree.start, tree.end
+    parser.CharacterDataHandler = tree.data
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        reason = f"({expat.ErrorString(error.code)} at byte {parser.ErrorByteIndex})"
+        raise Fault("not well-formed XML", value=reason, expected="a whole XML file") from None
+    except (LookupError, ValueError) as error:
+        raise Fault("XML in an unknown encoding", value=f"({error})", expected="UTF-8 or UTF-16") from None
+    return tree.close()
+
+
+def _refuse_document_type(name: str, *_: object) -> NoReturn:
+    raise Fault("XML declares a document type; refused", value=f"<!DOCTYPE {name}>", expected="plain XML")
+
+
+def child(node: Element, name: str) -> Element:
+    """The one child of that name.
+
+    Raises:
+        Fault: there is none, or more than one.
+    """
+    found = node.findall(name)
+    if len(found) != 1:
+        raise Fault(f"field is given {len(found)} times" if found else "field is missing", field=name, expected="once")
+    return found[0]
+
+
+def text(node: Element, name: str) -> str:
+    """Text of the one child of that name, with single blanks.
+
+    Raises:
+        Fault: there is no such child, more than one, or it is empty.
+    """
+    words = " ".join((child(node, name).text or "").split())
+    if not words:
+        raise Fault("field is empty", field=name)
+    return words
+
+
+def number(node: Element, name: str) -> float:
+    """Finite number in the one child of that name.
+
+    Raises:
+        Fault: there is no such child, more than one, or it holds no finite number.
+    """
+    words = text(node, name)
+    try:
+        value = float(words) if words.isascii() and "_" not in words else float("nan")
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < float("inf"):
+        raise Fault("not a number", field=name, value=words, expected="a finite number")
+    return value

@@ -1,0 +1,49 @@
+"""Cross-attention painted over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+
+from detrkit.drawing import draw, of_detections, sheet
+from detrkit.explain.attention import cross_attention
+
+if TYPE_CHECKING:
+    from detrkit.model import Detector
+
+
+def overlay(image: Image.Image, weights: NDArray[np.floating], *, strength: float = 0.75) -> Image.Image:
+    """Paint weights [h, w] over an image: bright where the query looked, the image in grey elsewhere.
+
+    Args:
+        image: RGB image.
+        weights: non-negative, any scale; stretched smoothly over the image.
+        strength: opacity of the colours where the weight is largest, in [0, 1].
+    """
+    scaled = weights / max(float(weights.max()), 1e-12)
+    heat = Image.fromarray(np.uint8(scaled * 255)).resize(image.size, Image.Resampling.BICUBIC)
+    level = np.asarray(heat, dtype=np.float32)[..., None] / 255
+    color = colormaps["inferno"](level[..., 0])[..., :3] * 255
+    grey = np.asarray(image.convert("L").convert("RGB"), dtype=np.float32)
+    opacity = strength * np.sqrt(level)
+    return Image.fromarray(np.uint8(np.clip(grey * (1 - opacity) + color * opacity, 0, 255)))
+
+
+def attention_sheet(
+    model: Detector, images: Sequence[Image.Image], *, threshold: float = 0.5, most: int = 5, side: int = 220
+) -> Image.Image:
+    """A row an image: its detections, then where each of the best ones looked in the last decoder layer (mean of heads)."""
+    rows = []
+    for image, (found, maps) in zip(images, cross_attention(model, images), strict=True):
+        best = found.above(threshold)
+        row = [draw(image, of_detections(best), side=side)]
+        for index, query in enumerate(best.queries[:most]):
+            looked = overlay(image, maps[:, query].mean(0).cpu().numpy())
+            row.append(draw(looked, [of_detections(best)[index]], side=side))
+        rows.append(row)
+    return sheet(rows, ["detections", "what each of them looked at (cross-attention of the last decoder layer)"])

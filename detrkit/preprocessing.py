@@ -1,0 +1,83 @@
+"""From images to what a detector takes, the same way in training, evaluation and prediction (DETR, appendix A.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class PaddedImages(NamedTuple):
+    """A batch of images of different sizes.
+
+    Attributes:
+        images: [B, 3, H, W] normalised; zero where padded, right and below.
+        mask: [B, H, W] bool, True = padding; None when every image fills its place.
+    """
+
+    images: Float[Tensor, "B 3 H W"]
+    mask: Bool[Tensor, "B H W"] | None
+
+    def to(self, device: torch.device) -> PaddedImages:
+        """The same on a device."""
+        mask = None if self.mask is None else self.mask.to(device, non_blocking=True)
+        return PaddedImages(self.images.to(device, non_blocking=True), mask)
+
+
+def resized_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
+    """Size (height, width) after resizing: the short side as wished unless the long one would exceed its limit.
+
+    Rounds as the official code: the short side to nearest when the limit binds, the other side down. The long side may
+    therefore end one pixel above the limit.
+    """
+    low, high = min(height, width), max(height, width)
+    if high / low * short_side > long_side:
+        short_side = max(1, round(long_side * low / high))
+    if low == short_side:
+        return height, width
+    if width < height:
+        return int(short_side * height / width), short_side
+    return short_side, int(short_side * width / height)
+
+
+def resize(image: Image.Image, short_side: int, long_side: int) -> Image.Image:
+    """Bilinear resize with antialiasing, in Pillow as the official code."""
+    height, width = resized_size(image.height, image.width, short_side, long_side)
+    if (width, height) == image.size:
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def normalize(image: Image.Image) -> Float[Tensor, "3 H W"]:
+    """RGB image -> float32 [3, H, W], ImageNet's mean taken off and divided by its deviation."""
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float().div(255)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return pixels.sub_(mean).div_(std).contiguous()
+
+
+def denormalize(image: Float[Tensor, "3 H W"]) -> Image.Image:
+    """The inverse of `normalize`, for pictures."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels = (image.detach().cpu().float() * std + mean).clamp(0, 1).mul(255).round().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def pad(images: Sequence[Float[Tensor, "3 _ _"]]) -> PaddedImages:
+    """Join images of different sizes: zeros to the right and below, after normalisation."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    if all(image.shape[1:] == (height, width) for image in images):
+        return PaddedImages(torch.stack(list(images)), None)
+    batch = images[0].new_zeros((len(images), 3, height, width))
+    mask = torch.ones((len(images), height, width), dtype=torch.bool)
+    for place, hidden, image in zip(batch, mask, images, strict=True):
+        place[:, : image.shape[1], : image.shape[2]] = image
+        hidden[: image.shape[1], : image.shape[2]] = False
+    return PaddedImages(batch, mask)

@@ -1,0 +1,45 @@
+"""The log of a run: one JSON object a line, which a resumed run continues without a trace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class MetricsLog:
+    """Appends to ``metrics.jsonl``; lines written after the checkpoint that a run resumes from are cut off.
+
+    Args:
+        path: the file.
+        length: bytes to keep of an existing file.
+    """
+
+    def __init__(self, path: Path, length: int = 0) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.truncate(length)
+
+    @property
+    def length(self) -> int:
+        """Bytes written so far."""
+        return self.path.stat().st_size
+
+    def write(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Append a line ``{"kind": ..., ...}``; numbers that are not finite become null."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, **{k: _plain(v) for k, v in values.items()}}) + "\n")
+
+
+def read_log(path: Path, kind: str) -> list[dict[str, Any]]:
+    """All entries of a kind."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6) if abs(value) < float("inf") else None
+    return value

@@ -1,0 +1,296 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+import detrkit
+from detrkit.checkpoints.detector import save_detector
+from detrkit.checkpoints.storage import replace_text
+from detrkit.config import DetectorConfig, TrainConfig
+from detrkit.criterion import Losses, Normalizer, SetCriterion
+from detrkit.datasets import Dataset
+from detrkit.errors import ConfigError, DataError, DetrkitError, NonFiniteError
+from detrkit.evaluation import evaluate
+from detrkit.model import build
+from detrkit.registry import REGISTRY
+from detrkit.training.data import Batch, WindowStream
+from detrkit.training.log import MetricsLog
+from detrkit.training.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
+from detrkit.training.state import restore_state, save_state
+
+
+@dataclass
+class Progress:
+    """How far a run has come; saved with every checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_ap: float = -1.0
+    log_length: int = 0
+
+
+@dataclass
+class Run:
+    """A run: its folder, its two configurations, and where it stands."""
+
+    folder: Path
+    detector: DetectorConfig
+    train: TrainConfig
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.folder / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The detector with the highest AP on the validation split."""
+        return self.folder / "best.safetensors"
+
+    def save_config(self) -> None:
+        """Write the resolved configuration and what ran it."""
+        content = {
+            "detector": self.detector.to_dict(), "train": self.train.to_dict(),
+            "environment": {"detrkit": detrkit.__version__, "torch": torch.__version__,
+                            "python": platform.python_version(), "threads": torch.get_num_threads()},
+        }
+        replace_text(self.folder / "config.json", json.dumps(content, indent=2) + "\n")
+
+
+class Stopped(DetrkitError):
+    """A signal ended the run after a finished step and a saved checkpoint; ``signum`` says which."""
+
+    def __init__(self, signum: int, run: Run) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} after step {run.progress.step}", path=run.folder,
+                         hint=f"go on with: detrkit train --resume {run.folder}")
+        self.signum = signum
+
+
+def train(detector: DetectorConfig, train: TrainConfig, out: str | Path, *, resume: bool = False) -> Run:
+    """Train a detector.
+
+    Args:
+        detector: what to train; `num_classes` is taken from the data.
+        train: how; `data` must be given.
+        out: folder of the run: configuration, ``metrics.jsonl``, ``last`` and ``best`` checkpoints.
+        resume: go on from the folder's last checkpoint, bit for bit as if the run had never stopped.
+
+    Returns:
+        The run, finished.
+
+    Raises:
+        ConfigError, DataError: before anything is written.
+        NonFiniteError: a loss or gradient that is not finite; the weights are those before that step.
+        Stopped: SIGINT or SIGTERM; the step was finished and saved.
+    """
+    return Trainer(detector, train, Path(out), resume=resume).run_to_end()
+
+
+class Trainer:
+    """What a run needs while it lasts."""
+
+    def __init__(self, detector: DetectorConfig, train: TrainConfig, folder: Path, *, resume: bool) -> None:
+        self.data = make_data(train, train.train_split)
+        self.val = make_data(train, train.val_split) if train.eval_every else None
+        if len(self.data) == 0:
+            raise DataError("the training set is empty", field="data", value=str(train.data))
+        detector = detector.replace(num_classes=len(self.data.label_space))
+        self.run = Run(folder, detector, train)
+        refuse_other_run(self.run, resume)
+        torch.manual_seed(train.seed)
+        self.device = pick_device(train.device)
+        self.model = build(detector, label_space=self.data.label_space).to(self.device)
+        self.criterion = SetCriterion.from_config(detector)
+        self.optimizer = make_optimizer(self.model, train)
+        if resume:
+            self.run.progress = Progress(**restore_state(self.run.last, self.model, self.optimizer))
+        self.log = MetricsLog(folder / "metrics.jsonl", self.run.progress.log_length)
+        self.stream = WindowStream(self.data, detector, train, self.run.progress.step)
+        self.per_epoch = self.stream.windows.per_epoch
+        self.total = train.steps or (train.epochs or 0) * self.per_epoch
+        self.signum: int | None = None
+        if not resume:
+            self.run.save_config()
+        self.announce()
+
+    def announce(self) -> None:
+        """Say on stderr what is trained on what, and what was wrong with the data."""
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        count = sum(p.numel() for p in self.model.parameters())
+        say(f"{len(self.data)} training images, classes: {', '.join(self.data.label_space.names)}")
+        say(f"{count:,} parameters, {trained:,} trained; {self.total} steps of "
+            f"{self.stream.windows.window} images on {self.device}, {torch.get_num_threads()} threads")
+        findings = [*self.data.findings, *(self.val.findings if self.val else [])]
+        for finding in findings[:10]:
+            say(f"data: {finding}")
+        if len(findings) > 10:
+            say(f"data: ... and {len(findings) - 10} more findings")
+        say(f"run folder: {self.run.folder}")
+
+    def run_to_end(self) -> Run:
+        """Train from where the run stands to its last step."""
+        progress = self.run.progress
+        bar = tqdm(total=self.total, initial=progress.step, desc="train", unit="step", dynamic_ncols=True)
+        with bar, self.catching_signals():
+            windows = iter(self.stream)
+            while progress.step < self.total:
+                started = time.perf_counter()
+                bar.set_postfix_str(self.step(next(windows)))
+                progress.seconds += time.perf_counter() - started
+                bar.update()
+                self.after_step()
+        return self.run
+
+    def step(self, window: Sequence[Batch]) -> str:
+        """One optimizer step over one accumulation window; exact whatever the split into micro-batches."""
+        progress, train = self.run.progress, self.run.train
+        self.model.train()
+        factor = learning_rate_factor(progress.step, self.total, self.per_epoch, train)
+        set_learning_rate(self.optimizer, factor)
+        self.optimizer.zero_grad(set_to_none=True)
+        normalizer = window_normalizer(self.criterion, window, self.run.detector.num_queries)
+        logged: dict[str, float] = {}
+        for batch in window:
+            losses = self.criterion(self.model(*batch.inputs.to(self.device)), batch.targets, normalizer)
+            check_finite(losses, batch, progress.step)
+            losses.total.backward()
+            accumulate_log(logged, losses, share=len(batch.targets) / sum(len(b.targets) for b in window))
+        norm = clip_grad_norm_(self.model.parameters(), train.clip_max_norm or float("inf"))
+        if not torch.isfinite(norm):
+            raise NonFiniteError(f"gradient of step {progress.step} is not finite", field="gradient",
+                                 value=float(norm), hint=f"images {[i for b in window for i in b.image_ids]}")
+        self.optimizer.step()
+        progress.step += 1
+        self.log.write("train", {"step": progress.step, "epoch": (progress.step - 1) // self.per_epoch,
+                                 "lr_factor": factor, "grad_norm": float(norm), **logged})
+        return f"loss {logged['loss']:.3f} ce {logged['loss_ce']:.3f} L1 {logged['loss_bbox']:.3f} " \
+               f"GIoU {logged['loss_giou']:.3f}"
+
+    def after_step(self) -> None:
+        """Evaluate and save where it is due; stop where a signal asked for it."""
+        step, train = self.run.progress.step, self.run.train
+        ends_epoch = step % self.per_epoch == 0 or step == self.total
+        epoch = -(-step // self.per_epoch)
+        if ends_epoch and self.val and (epoch % train.eval_every == 0 or step == self.total):
+            self.evaluate()
+        if self.signum is not None or (ends_epoch and (step == self.total or (
+            train.save_every and epoch % train.save_every == 0))):
+            self.save()
+        if self.signum is not None:
+            raise Stopped(self.signum, self.run)
+
+    def evaluate(self) -> None:
+        """Score on the validation split; keep the best detector."""
+        assert self.val is not None
+        numbers, _ = evaluate(self.model, self.val, batch_size=max(8, self.run.train.batch_size))
+        progress = self.run.progress
+        self.log.write("eval", {"step": progress.step, "seconds": round(progress.seconds, 1), **numbers})
+        tqdm.write(f"step {progress.step}: AP {numbers['AP']:.3f}  AP50 {numbers['AP50']:.3f}  "
+                   f"AP75 {numbers['AP75']:.3f}  ({progress.seconds:.0f} s of training)", file=sys.stderr)
+        if numbers["AP"] > progress.best_ap:
+            progress.best_ap = numbers["AP"]
+            save_detector(self.model, self.run.best)
+
+    def save(self) -> None:
+        """Write the checkpoint to resume from."""
+        self.run.progress.log_length = self.log.length
+        save_state(self.run.last, self.model, self.optimizer, vars(self.run.progress))
+
+    @contextmanager
+    def catching_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM let the step finish; a second one acts at once."""
+
+        def note(signum: int, _: Any) -> None:
+            self.signum = signum
+            signal.signal(signum, before[signal.Signals(signum)])
+
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)} if is_main_thread() else {}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+
+def make_data(train: TrainConfig, split: str) -> Dataset:
+    """A split of the data that a configuration names."""
+    if train.data is None:
+        raise ConfigError(["data: must be given, for example data=toy or data=\"voc(root='DIR')\""])
+    return REGISTRY.make("datasets", train.data, split=split)
+
+
+def refuse_other_run(run: Run, resume: bool) -> None:
+    """A folder holds one run: it is resumed, or left alone."""
+    if resume and not run.last.exists():
+        raise DetrkitError("nothing to resume", path=run.last, hint="start the run without --resume")
+    if not resume and (run.folder / "config.json").exists():
+        raise DetrkitError("the folder holds a run already", path=run.folder, hint=(
+            f"go on with it: detrkit train --resume {run.folder}; or choose another --out"))
+
+
+def window_normalizer(criterion: SetCriterion, window: Sequence[Batch], num_queries: int) -> Normalizer:
+    """What the losses of all micro-batches of a window are divided by."""
+    parts = [criterion.normalizer(batch.targets, num_queries) for batch in window]
+    return sum(parts[1:], start=parts[0])
+
+
+def accumulate_log(logged: dict[str, float], losses: Losses, share: float) -> None:
+    """Add a micro-batch: losses add up (they share a normalizer), metrics are averaged over images."""
+    values = {"loss": losses.total.detach(), **losses.terms}
+    for name, value in values.items():
+        logged[name] = logged.get(name, 0.0) + float(value.detach())
+    for name, value in losses.metrics.items():
+        logged[name] = logged.get(name, 0.0) + share * float(value)
+
+
+def check_finite(losses: Losses, batch: Batch, step: int) -> None:
+    """Stop before the optimizer step on a loss that is not finite.
+
+    Raises:
+        NonFiniteError: names step, images and the first bad term.
+    """
+    if torch.isfinite(losses.total):
+        return
+    name = next((n for n, value in losses.terms.items() if not torch.isfinite(value)), "total")
+    raise NonFiniteError(f"loss of step {step} is not finite", field=name, value=float(losses.total.detach()),
+                         hint=f"images {batch.image_ids}; the weights are unchanged by this step")
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError([f"device: got {name!r}; {str(error).splitlines()[0]}; use device=auto or device=cpu"]) from None
+    return device
+
+
+def is_main_thread() -> bool:
+    """Only the main thread may catch signals."""
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
+
+
+def say(text: str) -> None:
+    """A line of progress on stderr."""
+    sys.stderr.write(text + os.linesep)
