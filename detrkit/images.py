@@ -93,6 +93,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             raise DataError("no such image file", path=path)
         # By handle, since Pillow maps named files into memory and then garbles turned TIFFs.
         with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            _check_size(image, path)
             yield image
 
 
@@ -115,10 +116,7 @@ def _blaming(path: str | Path | None) -> Iterator[None]:
 
 
 def _to_rgb(image: Image.Image, path: str | Path | None) -> Image.Image:
-    width, height = image.size
-    if not 0 < width * height <= MAX_PIXELS:
-        raise DataError("image is empty" if not width * height else "image is too large", path=path,
-                        value=f"({width} x {height})", expected=f"at most {MAX_PIXELS} pixels")
+    _check_size(image, path)
     image.load()
     orientation = _orientation(image)
     if image.mode[0] in "IF":
@@ -131,6 +129,13 @@ def _to_rgb(image: Image.Image, path: str | Path | None) -> Image.Image:
         rgb = image.convert("RGB")
     rgb.info = {}  # or the orientation would be applied again by the next who looks
     return rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb
+
+
+def _check_size(image: Image.Image, path: str | Path | None) -> None:
+    width, height = image.size
+    if not 0 < width * height <= MAX_PIXELS:
+        raise DataError("image is too large" if width * height else "image is empty", path=path,
+                        value=f"({width} x {height})", expected=f"1 to {MAX_PIXELS} pixels")
 
 
 def _brightness(image: Image.Image, path: str | Path | None) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jaxtyping import Float
 from PIL import Image
@@ -18,6 +18,7 @@ from detrkit.preprocessing import normalize, pad, resize
 
 if TYPE_CHECKING:
     from detrkit.model import Detector
+    from detrkit.transformer import DecoderLayer
 
 
 @contextmanager
@@ -56,7 +57,8 @@ def cross_attention(
     """
     config, device = model.config, next(model.parameters()).device
     inputs = pad([normalize(resize(image, config.short_side, config.long_side)) for image in images]).to(device)
-    with record_weights(model.decoder.layers[layer].cross_attn) as recorded:
+    chosen = cast("DecoderLayer", model.decoder.layers[layer])
+    with record_weights(chosen.cross_attn) as recorded:
         output = infer(model, inputs.images, inputs.mask)
     height, width = (-(-side // model.backbone.strides[-1]) for side in inputs.images.shape[-2:])
     maps = recorded[0].unflatten(-1, (height, width))
