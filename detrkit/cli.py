@@ -31,8 +31,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
     def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse; refuse what is not known."""
+        """Parse; words may also stand behind options; refuse what is not known."""
         known, unknown = self.parse_known_args(arguments)
+        words = getattr(known, "fields", getattr(known, "images", None))
+        if words is not None and not any(word.startswith("-") for word in unknown):
+            words += unknown
+            return known
         if unknown:
             command = next(iter(self._subparsers._group_actions)).choices[known.command]  # type: ignore
             command.error(f"unknown argument {unknown[0]!r}; {nearest(unknown[0], command._option_string_actions)}")
@@ -278,6 +282,9 @@ def read_fields(words: Sequence[str], file: str | None) -> tuple[str, DetectorCo
     given = [word.split("=", 1) for word in words if "=" in word]
     if twice := [name for i, (name, _) in enumerate(given) if name in dict(given[:i])]:
         raise ConfigError([f"{name}: given twice" for name in twice])
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if one in dict(given) and other not in dict(given):
+            pairs.pop(other, None)
     if not presets and not file:
         raise ConfigError([f"name a preset to train; {nearest('', detrkit.presets())}"])
     preset = presets[0] if presets else pairs.pop("preset", "detr_r50")

@@ -184,21 +184,31 @@ def recipe(**changes: Any) -> Callable[[Preset], Preset]:
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """Fields from a TOML file, or from the JSON that a run saves.
+    """Fields from a TOML file, or from the JSON that a run saves; what a run says about its environment is left out.
 
     Raises:
         DetrkitError: the file is missing or cannot be read.
+        ConfigError: unknown fields, each with its line and the nearest name.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
         loaded = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DetrkitError("cannot read the configuration", path=path, value=f"({error})") from None
     if not isinstance(loaded, dict):
         raise DetrkitError("not a table of fields", path=path, value=type(loaded).__name__)
     sections = [loaded.pop(name) for name in ("detector", "train") if isinstance(loaded.get(name), dict)]
-    return {**{name: v for part in sections for name, v in part.items()}, **loaded}
+    loaded.pop("environment", None)
+    found = {**{name: v for part in sections for name, v in part.items()}, **loaded}
+    known = {"preset", *DetectorConfig.annotations(), *TrainConfig.annotations()}
+    if unknown := [name for name in found if name not in known]:
+        raise ConfigError(f"{path}:{_line_of(name, text)}: unknown field {name!r}; {nearest(name, known)}" for name in unknown)
+    return found
+
+
+def _line_of(name: str, text: str) -> int:
+    return next((number for number, line in enumerate(text.splitlines(), 1) if name in line), 1)
 
 
 def difference(a: _Config, b: _Config) -> dict[str, tuple[Any, Any]]:
@@ -208,7 +218,7 @@ def difference(a: _Config, b: _Config) -> dict[str, tuple[Any, Any]]:
 
 
 def _meaning(value: Any, name: str, owner: _Config) -> Any:
-    return str(Spec.parse(value)) if _role_of(owner.annotations()[name]) and isinstance(value, str) else value
+    return Spec.parse(value) if _role_of(owner.annotations()[name]) and isinstance(value, str) else value
 
 
 def _role_of(annotation: Any) -> str | None:

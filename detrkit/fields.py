@@ -80,7 +80,7 @@ def describe(annotation: Any) -> str:
 
 
 def accepts(value: Any, annotation: Any) -> bool:
-    """Whether the value fits the annotation; an int is a float, but a bool is never a number."""
+    """Whether the value fits the annotation; an int is a float, but a bool is never a number, nor is NaN or infinity."""
     base, metadata = base_and_metadata(annotation)
     if not _fits(value, base):
         return False
@@ -101,7 +101,7 @@ def _fits(value: Any, base: Any) -> bool:
     if origin in (tuple, list):
         return isinstance(value, tuple | list) and _items_fit(value, args)
     if base is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
     if base is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, base)

@@ -29,6 +29,8 @@ ROLES: dict[str, str] = {
     "positional": "Positional",
 }
 
+LONGEST_SPEC = 10_000  # characters
+
 # What a model (or, for data sets, a run) tells its components: the names a signature may have before the star.
 DIMENSIONS: dict[str, str] = {
     "d_model": "width of the tokens",
@@ -61,40 +63,46 @@ class Spec:
         """
         if isinstance(text, Spec):
             return text
-        if not isinstance(text, str) or not text.strip():
-            raise RegistryError("not a spec string", value=text, expected="name or name(setting=value)")
-        try:
-            node = ast.parse(text.strip(), mode="eval").body
-        except (SyntaxError, ValueError, MemoryError, RecursionError):
-            raise _bad_spec(text) from None
-        if isinstance(node, ast.Name):
-            return cls(node.id)
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        if not isinstance(text, str) or not text.strip() or len(text) > LONGEST_SPEC:
             raise _bad_spec(text)
-        names = [keyword.arg for keyword in node.keywords]
-        if node.args or None in names or len(set(names)) < len(names):
-            raise _bad_spec(text, "settings are given by name, each once")
-        return cls(node.func.id, {str(kw.arg): _spec_value(kw.value, text) for kw in node.keywords})
+        try:
+            return _read_spec(ast.parse(text.strip(), mode="eval").body, text)
+        except RegistryError:
+            raise
+        except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+            raise _bad_spec(text) from None
 
     def __str__(self) -> str:
         inside = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
         return f"{self.name}({inside})" if inside else self.name
 
     def __hash__(self) -> int:
-        return hash(str(self))
+        return hash((self.name, frozenset(self.settings)))
 
 
-def _bad_spec(text: str, hint: str | None = None) -> RegistryError:
+def _bad_spec(text: object, hint: str | None = None) -> RegistryError:
     return RegistryError("not a spec string", value=text, expected="name or name(setting=value)", hint=hint)
+
+
+def _read_spec(node: ast.expr, text: str) -> Spec:
+    if isinstance(node, ast.Name):
+        return Spec(node.id)
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise _bad_spec(text)
+    names = [keyword.arg for keyword in node.keywords]
+    if node.args or None in names or len(set(names)) < len(names):
+        raise _bad_spec(text, "settings are given by name, each once")
+    return Spec(node.func.id, {str(kw.arg): _spec_value(kw.value, text) for kw in node.keywords})
 
 
 def _spec_value(node: ast.expr, text: str) -> Any:
     if isinstance(node, ast.Name):
         return {"true": True, "false": False, "none": None}.get(node.id, node.id)
     if isinstance(node, ast.Call):
-        return str(Spec.parse(ast.unparse(node)))
+        _read_spec(node, text)
+        return ast.unparse(node)
     try:
-        return ast.literal_eval(node)
+        return ast.literal_eval(repr(ast.literal_eval(node)))  # read twice: what is not finite has no literal
     except ValueError:
         raise _bad_spec(text, f"{ast.unparse(node)!r} is not a literal") from None
 

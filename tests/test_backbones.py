@@ -257,7 +257,7 @@ def test_misfits_are_named(tmp_path):
     assert_misfit(tmp_path, state | {"neck.weight": torch.ones(2)}, r"1 unexpected: neck\.weight$")
     wrong = state | {"conv1.0.weight": torch.ones(1, 3, 3, 3)}
     assert_misfit(tmp_path, wrong, r"1 misshapen: conv1\.0\.weight \[1, 3, 3, 3\] instead of \[24, 3, 3, 3\]$")
-    assert_misfit(tmp_path, {"a": torch.ones(1)}, r"280 missing: .*, \.\.\.; 1 unexpected: a$")
+    assert_misfit(tmp_path, {"a": torch.ones(1)}, r"275 missing: .*, \.\.\.; 1 unexpected: a$")
 
 
 @pytest.mark.fast
@@ -268,9 +268,9 @@ def test_files_that_are_no_weights(tmp_path):
         "absent.pth": (None, "no such file"),
         "empty.pth": (b"", "is empty"),
         "page.pth": (b"\n<!DOCTYPE html><html>", "web page"),
-        "text.pth": (b"hello, world, this is text", "is no weight file"),
-        "cut.pth": (good.read_bytes()[:5000], "damaged"),
-        "cut.safetensors": (good.read_bytes()[:5000], "damaged"),
+        "text.pth": (b"hello, world, this is text", "is no weight file, or a damaged one"),
+        "cut.pth": (good.read_bytes()[:5000], "or a damaged one"),
+        "cut.safetensors": (good.read_bytes()[:5000], "or a damaged one"),
     }
     for name, (content, reason) in faults.items():
         if content is not None:
@@ -299,7 +299,7 @@ class Touch:
 def test_malicious_file_is_refused(save, tmp_path):
     marker = tmp_path / "was-here"
     save({"conv1.weight": Touch(marker)}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="could run code|no weight file") as caught:
+    with pytest.raises(CheckpointError, match=r"could run code|no weight file") as caught:
         read_state(tmp_path / "w.pth")
     assert not marker.exists()
     assert "\n" not in str(caught.value)

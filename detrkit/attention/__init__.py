@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, empty, nn, zeros
 from torch import bool as torch_bool
 from torch.nn import functional as F
+from torch.random import fork_rng
 
 from detrkit.errors import ConfigError, ShapeError
 from detrkit.fields import Positive, Probability
@@ -88,7 +89,8 @@ class DenseAttention(Attention):
         if found := list(self.problems(d_model, heads)):
             raise ConfigError(f"{type(self).__name__}: {line}" for line in found)
         self.d_model, self.heads, self.head_dim, self.dropout = d_model, heads, d_model // heads, dropout
-        self.make_parameters()
+        with fork_rng(devices=[]):  # what a component draws first must not shift the numbers of `reset_parameters`
+            self.make_parameters()
         self.register_state_dict_post_hook(_state_to_canonical)
         self.register_load_state_dict_pre_hook(_state_from_canonical)
         self.reset_parameters()

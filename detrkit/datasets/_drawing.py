@@ -137,7 +137,7 @@ def _noise(rng: np.random.Generator, height: int, width: int) -> Array:
     """Noise [H, W] of deviation about one, each octave half as strong as the one before it."""
     rows, columns = rng.integers(2, 12, size=2)
     field, strength = rng.standard_normal((rows, columns), dtype=np.float32), 1.0
-    while min(rows, columns) < min(height, width) // 2:
+    while max(rows, columns) < max(height, width) // 2:
         rows, columns, strength = min(2 * rows, height), min(2 * columns, width), strength * 0.55
         field = _resized(field, rows, columns)
         field = field + strength * rng.standard_normal((rows, columns), dtype=np.float32)

@@ -10,6 +10,7 @@ from xml.parsers import expat
 from detrkit.datasets._reading import Fault
 
 MAX_BYTES = 4 * 2**20  # some 13,000 objects of Pascal VOC
+MAX_DEPTH = 32
 _BLANK = b" \t\r\n\0"
 
 
@@ -17,8 +18,8 @@ def read_xml(path: Path) -> Element:
     """The root element of an XML file.
 
     Raises:
-        Fault: it cannot be read, is empty, too large or not well formed, or declares a document type, which is where
-            entities that grow without bound ("billion laughs") and outside files come in.
+        Fault: it cannot be read, is empty, too large, too deep or not well formed, or declares a document type, by
+            which entities that grow without bound ("billion laughs") and outside files come in.
     """
     try:
         size = path.stat().st_size
@@ -33,11 +34,23 @@ def read_xml(path: Path) -> Element:
 
 
 def _parse(data: bytes) -> Element:
-    tree, parser = TreeBuilder(), expat.ParserCreate()
+    tree, parser, depth = TreeBuilder(), expat.ParserCreate(), 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise Fault("XML is nested too deep", expected=f"at most {MAX_DEPTH} levels")
+        tree.start(tag, attributes)
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        tree.end(tag)
+
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = _refuse_document_type
-    parser.StartElementHandler, parser.EndElementHandler = tree.start, tree.end
-    parser.CharacterDataHandler = tree.data
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, tree.data
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:

@@ -230,6 +230,10 @@ class _Reader:
 
     def _objects(self, root: Element, path: Path, image_id: str) -> Iterator[Object]:
         """The objects that can be read."""
+        for node in root:
+            if node.tag != "object" and any(inner.tag.lower() in ("object", "bndbox") for inner in node.iter()):
+                fault = Fault("object is not where objects are", field=node.tag, expected="<annotation><object>")
+                self.report.add(fault, path, image_id=image_id)
         for position, node in enumerate(root.findall("object")):
             within = f"object[{position}]"
             try:

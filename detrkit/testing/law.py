@@ -14,6 +14,9 @@ from detrkit.registry import DIMENSIONS, REGISTRY, ROLES, Signature
 
 Draw = Callable[[int, int], int]
 
+# what laws are about: every role, and parts of the package that have one implementation
+GROUPS = (*ROLES, "boxes", "criterion", "model")
+
 
 class Make(Protocol):
     """Makes the component under test; ``component`` is its class."""
@@ -25,27 +28,27 @@ class Make(Protocol):
 
 
 Law = Callable[[Make, Draw], None]
-_LAWS: dict[str, dict[str, Law]] = {role: {} for role in ROLES}
+_LAWS: dict[str, dict[str, Law]] = {group: {} for group in GROUPS}
 
 
 class NotConcerned(Exception):
     """Raised by a law that says nothing about this component, for example optimality about a greedy matcher."""
 
 
-def law(role: str) -> Callable[[Law], Law]:
-    """Decorator: this function is a law of the role. Its first docstring line is what the user reads."""
+def law(group: str) -> Callable[[Law], Law]:
+    """Decorator: this function is a law of the group. Its first docstring line is what the user reads."""
 
     def keep(function: Law) -> Law:
-        _LAWS[role][function.__name__] = function
+        _LAWS[group][function.__name__] = function
         return function
 
     return keep
 
 
-def laws_of(role: str) -> dict[str, Law]:
-    """All laws of a role by name."""
-    importlib.import_module(f"detrkit.testing.{role}")
-    return dict(_LAWS[role])
+def laws_of(group: str) -> dict[str, Law]:
+    """All laws by name of a role, or of another of `GROUPS`."""
+    importlib.import_module(f"detrkit.testing.{group}")
+    return dict(_LAWS[group])
 
 
 def concern(condition: bool, why: str) -> None:

@@ -125,6 +125,7 @@ class Trainer:
         self.per_epoch = self.stream.windows.per_epoch
         self.total = train.steps or (train.epochs or 0) * self.per_epoch
         self.signum: int | None = None
+        self.surplus = 0
         if not resume:
             self.run.save_config()
         self.announce()
@@ -165,6 +166,7 @@ class Trainer:
         set_learning_rate(self.optimizer, factor)
         self.optimizer.zero_grad(set_to_none=True)
         normalizer = window_normalizer(self.criterion, window, self.run.detector.num_queries)
+        self.surplus += count_surplus(window, self.run.detector.num_queries)
         logged: dict[str, float] = {}
         for batch in window:
             losses = self.criterion(self.model(*batch.inputs.to(self.device)), batch.targets, normalizer)
@@ -187,6 +189,9 @@ class Trainer:
         step, train = self.run.progress.step, self.run.train
         ends_epoch = step % self.per_epoch == 0 or step == self.total
         epoch = -(-step // self.per_epoch)
+        if ends_epoch and self.surplus:
+            say_beside_bar(f"epoch {epoch}: {self.surplus} objects had no query to match; raise num_queries")
+            self.surplus = 0
         if ends_epoch and self.val and (epoch % train.eval_every == 0 or step == self.total):
             self.evaluate()
         if self.signum is not None or (ends_epoch and (step == self.total or (
@@ -201,8 +206,8 @@ class Trainer:
         numbers, _ = evaluate(self.model, self.val, batch_size=max(8, self.run.train.batch_size))
         progress = self.run.progress
         self.log.write("eval", {"step": progress.step, "seconds": round(progress.seconds, 1), **numbers})
-        tqdm.write(f"step {progress.step}: AP {numbers['AP']:.3f}  AP50 {numbers['AP50']:.3f}  "
-                   f"AP75 {numbers['AP75']:.3f}  ({progress.seconds:.0f} s of training)", file=sys.stderr)
+        say_beside_bar(f"step {progress.step}: AP {numbers['AP']:.3f}  AP50 {numbers['AP50']:.3f}  "
+                       f"AP75 {numbers['AP75']:.3f}  ({progress.seconds:.0f} s of training)")
         if numbers["AP"] > progress.best_ap:
             progress.best_ap = numbers["AP"]
             save_detector(self.model, self.run.best)
@@ -252,11 +257,15 @@ def window_normalizer(criterion: SetCriterion, window: Sequence[Batch], num_quer
 
 def accumulate_log(logged: dict[str, float], losses: Losses, share: float) -> None:
     """Add a micro-batch: losses add up (they share a normalizer), metrics are averaged over images."""
-    values = {"loss": losses.total.detach(), **losses.terms}
-    for name, value in values.items():
-        logged[name] = logged.get(name, 0.0) + float(value.detach())
-    for name, value in losses.metrics.items():
-        logged[name] = logged.get(name, 0.0) + share * float(value)
+    values = {"loss": losses.total, **losses.terms, **{name: share * value for name, value in losses.metrics.items()}}
+    numbers = torch.stack([value.detach().double() for value in values.values()]).tolist()
+    for name, number in zip(values, numbers, strict=True):
+        logged[name] = logged.get(name, 0.0) + number
+
+
+def count_surplus(window: Sequence[Batch], num_queries: int) -> int:
+    """Objects that cannot be matched because their image holds more of them than there are queries."""
+    return sum(max(0, len(target["labels"]) - num_queries) for batch in window for target in batch.targets)
 
 
 def check_finite(losses: Losses, batch: Batch, step: int) -> None:
@@ -289,6 +298,11 @@ def is_main_thread() -> bool:
     import threading
 
     return threading.current_thread() is threading.main_thread()
+
+
+def say_beside_bar(text: str) -> None:
+    """A line on stderr that leaves the progress bar whole."""
+    tqdm.write(text, file=sys.stderr)
 
 
 def say(text: str) -> None:

@@ -1,0 +1,29 @@
+"""What all tests share: one thread, hypothesis profiles, and the fixtures."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+torch.set_num_threads(1)
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("nightly", parent=settings.get_profile("default"), max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def shared():
+    """Data lent for tests, beside the checkout; tests that need it are skipped where it is not."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("no shared/ beside the checkout")
+    return folder
+
+
+def draws(data):
+    """A law's ``draw`` from hypothesis, so that failures shrink."""
+    return lambda low, high: data.draw(st.integers(low, high))
