@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -114,17 +114,28 @@ def make_parser() -> Parser:
     predict.add_argument("images", nargs="*", metavar="IMAGE", help="images or folders; by default those of the split")
     predict.add_argument("--out", metavar="DIR", help="folder for the pictures; by default predictions/ in the run's")
     predict.add_argument("--threshold", type=float, default=0.5, help="least score, 0 to 1 (default 0.5)")
-    predict.add_argument("--limit", type=int, metavar="N", help="at most this many images")
+    predict.add_argument("--limit", type=at_least(1), metavar="N", help="at most this many images")
     predict.add_argument("--json", action="store_true", help="print JSON")
 
     check = command("check", "Run the laws of its role on a component.")
     check.add_argument("what", choices=["component"], help="what to check")
     check.add_argument("name", help="MODULE:CLASS, or ROLE/NAME of a registered component")
     check.add_argument("--set", action="append", default=[], metavar="key=value", help="a setting of the component")
-    check.add_argument("--examples", type=int, default=25, help="drawn cases a law (default 25)")
-    check.add_argument("--seed", type=int, default=0, help="seed of the first case")
+    check.add_argument("--examples", type=at_least(1), default=25, help="drawn cases a law (default 25)")
+    check.add_argument("--seed", type=at_least(0), default=0, help="seed of the first case")
     check.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Reader of whole numbers that refuses lower ones."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"got {text}; expected at least {least}")
+        return int(text)
+
+    return number
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -132,7 +143,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="folder of a run, or a checkpoint")
     parser.add_argument("--data", metavar="SPEC", help="data set; by default the run's")
     parser.add_argument("--split", help="part of the data; by default the run's validation split")
-    parser.add_argument("--batch-size", type=int, default=8, help="images at a time (default 8)")
+    parser.add_argument("--batch-size", type=at_least(1), default=8, help="images at a time (default 8)")
 
 
 class Commands:
@@ -143,10 +154,10 @@ class Commands:
         """Roles, components and presets, with a line about each."""
         from detrkit import listing
 
-        everything = listing.everything()
-        if options.role is not None and options.role not in everything:
-            raise DetrkitError("nothing of that name to list", value=options.role, hint=nearest(options.role, everything))
-        chosen = {name: everything[name] for name in everything if options.role in (None, name)}
+        everything, role = listing.everything(), options.role
+        if role is not None and role not in everything:
+            raise DetrkitError("nothing of that name to list", value=role, hint=nearest(role, everything))
+        chosen = {name: everything[name] for name in everything if role in (None, name)}
         show_json(chosen) if options.json else sys.stdout.write(listing.as_text(chosen))
 
     @staticmethod
@@ -215,8 +226,11 @@ class Commands:
         model = detrkit.load(options.run)
         folder = Path(options.run)
         out = Path(options.out) if options.out else (folder if folder.is_dir() else folder.parent) / "predictions"
-        paths = list(image_paths(options.images))[: options.limit]
-        sources = paths or [data_image(data, i) for data in [run_data(options)] for i in range(len(data))][: options.limit]
+        sources: list[Any] = image_paths(options.images)
+        if not sources:
+            data = run_data(options)
+            sources = [data_image(data, index) for index in range(len(data))[: options.limit]]
+        sources = sources[: options.limit]
         found = predict_to_folder(model, sources, out, threshold=options.threshold, batch_size=options.batch_size)
         if options.json:
             show_json(found)
@@ -236,7 +250,8 @@ class Commands:
 
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 (as python -m does: a stranger's module lies here)
         settings = Spec.parse(f"it({', '.join(options.set)})").settings
-        results = check_component(import_component(options.name), examples=options.examples, seed=options.seed, **settings)
+        component = import_component(options.name)
+        results = check_component(component, examples=options.examples, seed=options.seed, **settings)
         broken = [result for result in results if result.outcome == "broken"]
         if options.json:
             show_json([asdict(result) for result in results])
@@ -245,7 +260,8 @@ class Commands:
             print(f"{result.outcome:<13} {result.description}")
             if result.detail and result.outcome == "broken":
                 print(f"{'':<13} {result.law}, seed {result.seed}: {result.detail}")
-        print(f"{len(results) - len(broken)} of {len(results)} laws kept" if broken else f"all {len(results)} laws kept")
+        kept = f"{len(results) - len(broken)} of" if broken else "all"
+        print(f"{kept} {len(results)} laws kept")
         return 1 if broken else 0
 
 

@@ -80,7 +80,7 @@ class DetectorConfig(_Config):
     ``none`` for `positional` or `decoder_self_attention` leaves the part out.
     """
 
-    backbone: Annotated[str, Role("backbones")] = "torchvision(model='resnet50')"
+    backbone: Annotated[str, Role("backbones")] = "torchvision(model='resnet50', trainable_levels=3)"
     positional: Annotated[str, Role("positional")] | None = "sine"
     encoder_attention: AttentionSpec = "sdpa"
     decoder_self_attention: AttentionSpec | None = "sdpa"
@@ -125,8 +125,8 @@ class DetectorConfig(_Config):
 class TrainConfig(_Config):
     """How a detector is trained (DETR, section 4 and appendix A.4; defaults are the official recipe of 300 epochs).
 
-    The length is given in `epochs` or in optimizer `steps`. `lr_drop` is the epoch after which the rate falls to a tenth
-    under ``schedule="step"``; by default two thirds of the run.
+    The length is given in `epochs` or in optimizer `steps`. `lr_drop` is the epoch after which the rate falls to a
+    tenth under ``schedule="step"``; by default two thirds of the run.
     """
 
     data: Annotated[str, Role("datasets")] | None = None
@@ -167,7 +167,7 @@ class TrainConfig(_Config):
         if (self.epochs is None) == (self.steps is None):
             yield f"TrainConfig.epochs, steps: got {self.epochs} and {self.steps}; expected just one of them"
         if self.lr_drop is not None and self.schedule != "step":
-            yield f"TrainConfig.lr_drop: has no effect with schedule={self.schedule!r}; leave it out or use schedule=step"
+            yield f"TrainConfig.lr_drop: no effect with schedule={self.schedule!r}; leave it out or use schedule=step"
 
 
 Preset = Callable[[], DetectorConfig]
@@ -203,7 +203,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
     found = {**{name: v for part in sections for name, v in part.items()}, **loaded}
     known = {"preset", *DetectorConfig.annotations(), *TrainConfig.annotations()}
     if unknown := [name for name in found if name not in known]:
-        raise ConfigError(f"{path}:{_line_of(name, text)}: unknown field {name!r}; {nearest(name, known)}" for name in unknown)
+        places = {name: f"{path}:{_line_of(name, text)}" for name in unknown}
+        raise ConfigError(f"{place}: unknown field {name!r}; {nearest(name, known)}" for name, place in places.items())
     return found
 
 
@@ -213,8 +214,8 @@ def _line_of(name: str, text: str) -> int:
 
 def difference(a: _Config, b: _Config) -> dict[str, tuple[Any, Any]]:
     """Fields in which two configurations differ, specs compared by meaning: name -> (value of a, value of b)."""
-    one, two = a.to_dict(), b.to_dict()
-    return {name: (one[name], two[name]) for name in one if _meaning(one[name], name, a) != _meaning(two[name], name, b)}
+    both = {name: (value, b.to_dict()[name]) for name, value in a.to_dict().items()}
+    return {name: (x, y) for name, (x, y) in both.items() if _meaning(x, name, a) != _meaning(y, name, b)}
 
 
 def _meaning(value: Any, name: str, owner: _Config) -> Any:

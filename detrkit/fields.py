@@ -80,7 +80,7 @@ def describe(annotation: Any) -> str:
 
 
 def accepts(value: Any, annotation: Any) -> bool:
-    """Whether the value fits the annotation; an int is a float, but a bool is never a number, nor is NaN or infinity."""
+    """Whether the value fits the annotation; an int is a float; a bool, NaN and infinity are no numbers."""
     base, metadata = base_and_metadata(annotation)
     if not _fits(value, base):
         return False

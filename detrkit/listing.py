@@ -10,7 +10,7 @@ from typing import Any
 
 from detrkit import fields
 from detrkit.errors import RegistryError, nearest
-from detrkit.presets import presets, summary, training_recipe, unchecked
+from detrkit.presets import first_line, presets, summary, training_recipe, unchecked
 from detrkit.registry import DIMENSIONS, REGISTRY, REQUIRED, ROLES
 
 
@@ -26,7 +26,7 @@ def about(role: str, name: str) -> str:
         return f"plug-in: {REGISTRY.origin(role, name)}"
     tree = ast.parse((Path(__file__).parent / role / f"{name}.py").read_text(encoding="utf-8"))
     final = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.decorator_list]
-    return (ast.get_docstring(final[-1] if final else tree) or "").splitlines()[0]
+    return first_line(ast.get_docstring(final[-1] if final else tree))
 
 
 def as_text(listing: dict[str, dict[str, str]]) -> str:
@@ -86,7 +86,8 @@ def import_component(name: str) -> type:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise RegistryError("module does not import", field=module_name, value=f"({type(error).__name__}: {error})") from None
+        reason = f"({type(error).__name__}: {error})"
+        raise RegistryError("module does not import", field=module_name, value=reason) from None
     if not isinstance(getattr(module, class_name, None), type):
         classes = [n for n, item in vars(module).items() if isinstance(item, type)]
         raise RegistryError("no such class in the module", field=name, hint=nearest(class_name, classes))

@@ -191,7 +191,7 @@ class Registry:
         """The class registered under a name.
 
         Raises:
-            RegistryError: unknown name (with the nearest one), two plug-ins of one name, a plug-in that does not import.
+            RegistryError: unknown name (with the nearest one), two plug-ins of one name, a plug-in that is broken.
         """
         self._check_role(role)
         if (role, name) in self._added:
@@ -254,7 +254,7 @@ class Registry:
         ]
         told = {name: value for name, value in dimensions.items() if name in signature.dimensions}
         found += fields.problems(dict(parsed.settings), signature.annotations, owner)
-        if not found:
+        if not found and not list(fields.problems(told, signature.annotations, owner)):
             bound = {n: d for n, d in signature.settings.items() if d is not REQUIRED} | told | dict(parsed.settings)
             found += [f"{owner}: {line}" for line in _own_problems(self.get(role, parsed.name), bound)]
         return found
@@ -318,10 +318,10 @@ class Registry:
     def _load(self, role: str, point: EntryPoint) -> type:
         try:
             component = point.load()
-        except Exception as error:
-            raise RegistryError(f"plug-in {_distribution(point)} is broken: {role} {point.name!r} does not import",
+            self._check_component(role, component)
+        except (Exception, SystemExit) as error:
+            raise RegistryError(f"plug-in {_distribution(point)} is broken: {role} {point.name!r} cannot be used",
                                 value=f"({type(error).__name__}: {error})") from error
-        self._check_component(role, component)
         return component
 
 

@@ -77,7 +77,7 @@ def _check_values(boxes: Tensor, labels: Tensor, image_id: Any, num_classes: int
         if row_is_bad.any():
             index = int(row_is_bad.nonzero()[0, 0])
             raise TargetError(f"box {index}: {what}", image_id=image_id, field=field,
-                              value=str(values[index].tolist()), **clauses)
+                              value=values[index].tolist(), **clauses)
 
     refuse("label out of range", (labels < 0) | (labels >= num_classes), "labels", labels,
            expected=f"0..{num_classes - 1}", hint="labels are 0-based and the background is none of them")

@@ -172,12 +172,8 @@ def test_three_trained_levels_are_those_of_detr():
 
 
 @pytest.mark.fast
-def test_default_trains_all_without_weights_and_three_levels_with(tmp_path):
-    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
+def test_by_default_all_is_trained():
     assert all(p.requires_grad for p in TorchvisionBackbone(model="resnet18").parameters())
-    loaded = TorchvisionBackbone(model="resnet18", weights=tmp_path / "w.pth")
-    assert not loaded.body.conv1.weight.requires_grad
-    assert loaded.body.layer2[0].conv1.weight.requires_grad
 
 
 @pytest.mark.fast

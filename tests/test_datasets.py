@@ -96,7 +96,7 @@ def pixel_boxes(data, index):
 
 @pytest.mark.parametrize("size", [96, (64, 130), (200, 120)])
 def test_toy_boxes_are_found_in_the_pixels(size):
-    data = ToyDataset("val", size=size, classes=8, objects=(1, 1), background="plain", length=200)
+    data = ToyDataset("val", size=size, classes=8, objects=(1, 1), background="plain", held_out=200)
     for index in range(len(data)):
         difference = np.abs(np.asarray(data[index][0]).astype(int) - 128).max(axis=2)
         for threshold in (1, difference.max() / 2):
@@ -118,7 +118,7 @@ def test_toy_images_differ_by_split_seed_index_and_training_epoch():
 
 
 def test_toy_classes_are_shapes_of_any_colour():
-    data = ToyDataset("val", classes=8, length=300, background="plain", objects=(1, 1))
+    data = ToyDataset("val", classes=8, held_out=300, background="plain", objects=(1, 1))
     assert data.label_space.names[:3] == ("circle", "square", "triangle")
     labels, colours = [], []
     for index in range(len(data)):
@@ -132,7 +132,7 @@ def test_toy_classes_are_shapes_of_any_colour():
 
 
 def test_toy_boxes_overlap_little_and_count_is_in_range():
-    data = ToyDataset("val", objects=(2, 7), length=100)
+    data = ToyDataset("val", objects=(2, 7), held_out=100)
     counts = set()
     for index in range(len(data)):
         boxes = pixel_boxes(data, index)

@@ -43,7 +43,11 @@ PLANTS = {
     "torch in a branch": ("detrkit/presets/x.py", "try:\n    import torch.nn\nexcept ImportError: ...", "must not"),
     "torch in a class": ("detrkit/cli.py", "class A:\n    import torchvision", "must not import torch"),
     "test without assertion": ("tests/test_x.py", "def test_a():\n    f()", "asserts nothing"),
-    "method without assertion": ("tests/test_x.py", "class TestA:\n    def test_a(self):\n        f()", "asserts nothing"),
+    "method without assertion": (
+        "tests/test_x.py",
+        "class TestA:\n    def test_a(self):\n        f()",
+        "asserts nothing",
+    ),
     "bare allclose": ("tests/test_x.py", "torch.allclose(a, b)", "alone asserts nothing"),
     "bare array_equal": ("tests/test_x.py", "np.array_equal(a, b)", "alone asserts nothing"),
 }
@@ -61,7 +65,10 @@ INNOCENT = {
     "a long docstring": ("detrkit/x.py", 'def f():\n    """A.\n' + "    b\n" * 40 + '    """\n    return 1'),
     "torch when it is needed": ("detrkit/cli.py", "def f():\n    import torch"),
     "torch for the type checker": ("detrkit/config.py", "if TYPE_CHECKING:\n    import torch"),
-    "asserting tests": ("tests/test_x.py", "def test_a():\n    check_a()\ndef test_b():\n    with pytest.raises(E):\n        f()"),
+    "asserting tests": (
+        "tests/test_x.py",
+        "def test_a():\n    check_a()\ndef test_b():\n    with pytest.raises(E):\n        f()",
+    ),
     "a law in a test": ("tests/test_x.py", "def test_a():\n    laws_of('x')['y'](make, draw)"),
     "a used comparison": ("tests/test_x.py", "assert torch.allclose(a, b)"),
 }

@@ -72,8 +72,11 @@ def silent_failure(path: Path, name: str, tree: ast.Module) -> Iterator[Finding]
             yield node.lineno, "bare except"
         elif ast.unparse(node.type) in ("Exception", "BaseException") and isinstance(node.body[0], ast.Pass):
             yield node.lineno, "except Exception: pass"
-    yield from ((c.lineno, "suppress(Exception)") for c, target in calls(tree)
-                if target.endswith("suppress") and "Exception" in map(ast.unparse, c.args))
+    yield from (
+        (c.lineno, "suppress(Exception)")
+        for c, target in calls(tree)
+        if target.endswith("suppress") and "Exception" in map(ast.unparse, c.args)
+    )
 
 
 def assert_for_users(path: Path, name: str, tree: ast.Module) -> Iterator[Finding]:
@@ -154,7 +157,8 @@ def test_without_assertion(path: Path, name: str, tree: ast.Module) -> Iterator[
     """A test that asserts nothing cannot fail."""
     for node in functions(tree):
         asserting = any(isinstance(n, ast.Assert) for n in ast.walk(node)) or any(
-            ASSERTING.match(target) for _, target in calls(node))
+            ASSERTING.match(target) for _, target in calls(node)
+        )
         if node.name.startswith("test") and not asserting:
             yield node.lineno, f"{node.name} asserts nothing"
 
@@ -169,8 +173,15 @@ def unused_comparison(path: Path, name: str, tree: ast.Module) -> Iterator[Findi
 
 
 PACKAGE_RULES: tuple[Rule, ...] = (
-    unsafe_code, silent_failure, assert_for_users, global_randomness, printing, shadowed_component,
-    one_final_component, length, heavy_import,
+    unsafe_code,
+    silent_failure,
+    assert_for_users,
+    global_randomness,
+    printing,
+    shadowed_component,
+    one_final_component,
+    length,
+    heavy_import,
 )
 TEST_RULES: tuple[Rule, ...] = (test_without_assertion, unused_comparison)
 
@@ -185,8 +196,13 @@ def source_findings(root: Path, folder: str, rules: tuple[Rule, ...]) -> Iterato
 
 def repository_findings(root: Path) -> Iterator[str]:
     """Large files, and paths of somebody's own machine, in all files that git knows or would add."""
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                            cwd=root, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     for name in filter(None, listed.split("\0")):
         path = root / name
         if not path.is_file():
@@ -195,13 +211,16 @@ def repository_findings(root: Path) -> Iterator[str]:
             yield f"{name}:1: {path.stat().st_size:,} bytes; at most {LARGEST_FILE:,}"
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="ignore").splitlines(), 1):
             if found := PRIVATE_PATH.search(line):
-                yield f"{name}:{number}: path of one machine: {line[found.start():][:40]}"
+                yield f"{name}:{number}: path of one machine: {line[found.start() :][:40]}"
 
 
 def findings(root: Path) -> list[str]:
     """All findings of a checkout."""
-    return [*source_findings(root, "detrkit", PACKAGE_RULES), *source_findings(root, "tests", TEST_RULES),
-            *repository_findings(root)]
+    return [
+        *source_findings(root, "detrkit", PACKAGE_RULES),
+        *source_findings(root, "tests", TEST_RULES),
+        *repository_findings(root),
+    ]
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class Trunk(Backbone):
         levels = survey(self, owner)
         self.channels = tuple(level.channels for level in levels)
         self.strides = tuple(level.stride for level in levels)
-        trained = trained_parameters(owner, levels, trainable_levels, pretrained=weights is not None)
+        trained = trained_parameters(owner, levels, trainable_levels)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in trained)
         freeze_norms(self.body, everywhere=norm == "frozen")
@@ -132,15 +132,15 @@ def stride_of(maps: Sequence[Tensor]) -> int | None:
 
 
 def trained_parameters(
-    owner: str, levels: Sequence[Level], trainable: int | None, *, pretrained: bool
+    owner: str, levels: Sequence[Level], trainable: int | None
 ) -> set[str]:
-    """Names of the parameters to train: those of the last levels, all of them where a random stem would stay frozen.
+    """Names of the parameters to train: those of the last levels, or all.
 
     Raises:
         ConfigError: more levels than there are.
     """
     if trainable is None:
-        trainable = min(3, len(levels)) if pretrained else len(levels)
+        trainable = len(levels)
     if trainable > len(levels):
         strides = tuple(level.stride for level in levels)
         raise ConfigError([f"{owner}: trainable_levels: got {trainable}; expected at most {len(levels)}, the number "

@@ -32,8 +32,7 @@ class TorchvisionBackbone(Trunk):
             levels stay as they are.
         dilation: dilate the last stage instead of its stride (DETR-DC5); the last two levels then have one stride.
         trainable_levels: how many levels, counted from the coarsest, are trained; what comes before is frozen. For a
-            ResNet, 3 freezes the stem and layer1, as in DETR. None: 3 with ``weights``, all without, since a frozen
-            random stem helps nobody; a number is obeyed either way, for weights that are loaded later.
+            ResNet, 3 freezes the stem and layer1, as in DETR, which wants pretrained weights. None: all.
 
     Raises:
         ConfigError: unknown model, one that is no chain of feature maps, one that cannot be dilated, or more

@@ -52,7 +52,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if header.get("format") != FORMAT:
         raise CheckpointError("safetensors, but not of detrkit", path=path, field="format", value=header.get("format"),
                               expected=FORMAT)
-    if header.get("sha256") != _digest(tensors, header["note"]):
+    if header.get("sha256") != _digest(tensors, header.get("note", "")):
         raise CheckpointError("damaged: its contents do not have the hash that it states", path=path,
                               hint="use an older checkpoint or copy the file again")
     return tensors, json.loads(header["note"])

@@ -37,7 +37,8 @@ class ToyDataset(Dataset):
         size: side of the images in pixels, or (height, width).
         classes: number of shapes, the first of circle, square, triangle, star, cross, ring, diamond, heart.
         objects: fewest and most objects in an image; where no free place is left, an image holds fewer.
-        length: number of images.
+        length: number of training images an epoch.
+        held_out: number of images of the other splits.
         seed: another seed, other images.
         background: ``plain`` draws flat shapes without shadow on one grey, for tests.
     """
@@ -49,13 +50,15 @@ class ToyDataset(Dataset):
         size: Side | tuple[Side, Side] = 96,
         classes: Annotated[int, Range(min=1, max=8)] = 3,
         objects: tuple[NonNegative, NonNegative] = (1, 5),
-        length: Positive = 512,
+        length: Positive = 3200,
+        held_out: Positive = 256,
         seed: NonNegative = 0,
         background: Literal["textured", "plain"] = "textured",
     ) -> None:
         if found := list(self.problems(split, classes, objects)):
             raise ConfigError(f"{type(self).__name__}: {line}" for line in found)
-        self.split, self.length, self.seed, self.background = split, length, seed, background
+        self.split, self.seed, self.background = split, seed, background
+        self.length = length if split == "train" else held_out
         self.height, self.width = (size, size) if isinstance(size, int) else size
         self.fewest, self.most = objects
         self.label_space = LabelSpace(tuple(OUTLINES)[:classes])

@@ -1,4 +1,4 @@
-"""Presets: one paper a file, one function a published model. A preset's name is its function's name. Imports no torch."""
+"""Presets: one paper a file, one function a published model, whose name is the preset's. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ def unchecked(preset: str) -> DetectorConfig:
 
 def summary(preset: str) -> str:
     """First line of a preset's docstring."""
-    return (_preset(preset).__doc__ or "").strip().splitlines()[0]
+    return first_line(_preset(preset).__doc__)
+
+
+def first_line(docstring: str | None) -> str:
+    """What a docstring says first; nothing where there is none."""
+    return next(iter((docstring or "").strip().splitlines()), "")
 
 
 def config(preset: str, **changes: Any) -> DetectorConfig:

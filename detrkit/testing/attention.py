@@ -85,7 +85,7 @@ def blind_image_gives_zeros(make: Make, draw: Draw) -> None:
         if found.weights is not None:
             assert (found.weights[blind] == 0).all(), "the weights of a blind image are not zero"
             assert found.weights.isfinite().all(), "weights beside a blind image are not finite"
-        check_finite(gradients(attention, case, need_weights), f"among the gradients of a batch with a blind image {asked}")
+        check_finite(gradients(attention, case, need_weights), f"among the gradients beside a blind image {asked}")
         if others:
             check_close(found.output[others], case.of(others)(attention).output, f"beside a blind image {asked}")
 
@@ -241,14 +241,14 @@ def heads_must_divide_the_width(make: Make, draw: Draw) -> None:
     """A number of heads that does not divide d_model is refused at construction, naming both."""
     concern("heads" in Signature.of(make.component).settings, "has no setting 'heads'")
     concern("heads" not in getattr(make, "settings", {}), "checked with given heads")
-    heads = draw(2, 12)
+    heads, message = draw(2, 12), ""
     try:
         make(d_model=13, heads=heads)
     except DetrkitError as error:
-        missing = [part for part in ("d_model", "13", "heads", str(heads)) if part not in str(error)]
-        assert not missing, f"the error does not name {' and '.join(missing)}: {error}"
-    else:
-        raise AssertionError(f"d_model=13 was accepted with heads={heads}")
+        message = str(error)
+    assert message, f"d_model=13 was accepted with heads={heads}"
+    missing = [part for part in ("d_model", "13", "heads", str(heads)) if part not in message]
+    assert not missing, f"the error does not name {' and '.join(missing)}: {message}"
 
 
 @law("attention")
@@ -340,10 +340,10 @@ def draw_case(make: Make, draw: Draw, *, longest: int = 7) -> tuple[Attention, C
         for parameter in attention.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
     images, queries, keys = draw(1, 3), draw(1, 5), draw(1, longest)
-    tokens = [draw_normal(draw, images, length, width) for length in (queries, keys, keys)]
+    query, key, value = (draw_normal(draw, images, length, width) for length in (queries, keys, keys))
     mask = draw_normal(draw, images, keys) < draw(-2, 2)
     mask[range(images), draw_order(draw, keys).repeat(images)[:images]] = False
-    return attention, Case(*tokens, mask)
+    return attention, Case(query, key, value, mask)
 
 
 def gradients(attention: Attention, case: Case, need_weights: bool = False) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from detrkit.classification import SoftmaxClassification
 from detrkit.config import DetectorConfig
 from detrkit.criterion import Losses, Normalizer, SetCriterion
 from detrkit.model import DetectorOutput
-from detrkit.targets import Truth, check_targets
+from detrkit.targets import check_targets
 from detrkit.testing.law import Draw, Make, concern, law
 from detrkit.testing.tensors import check_close, check_finite, draw_generator, draw_normal, draw_order
 
@@ -36,7 +36,8 @@ make_criterion = CriterionMaker()
 @law("criterion")
 def total_is_the_weighted_sum(make: Make, draw: Draw) -> None:
     """The total is the sum of all terms, each times its weight, and doubling the weights doubles it."""
-    weights = {"cls_loss_coef": draw(0, 30) / 10, "bbox_loss_coef": draw(0, 80) / 10, "giou_loss_coef": draw(1, 40) / 10}
+    names = ("cls_loss_coef", "bbox_loss_coef", "giou_loss_coef")
+    weights = {name: draw(0, 80) / 10 for name in names}
     outputs, targets = draw_batch(draw)
     losses = make(**weights)(outputs, targets)
     of_term = dict(zip(("loss_ce", "loss_bbox", "loss_giou"), weights.values(), strict=True))
@@ -105,10 +106,9 @@ def unmatched_queries_weigh_eos_coef(make: Make, draw: Draw) -> None:
     criterion = make(eos_coef=eos_coef)
     concern(isinstance(criterion.classification, SoftmaxClassification), "has no no-object weight")
     outputs, targets = draw_batch(draw, layers=1, images=1)
-    logits = outputs.logits.detach().requires_grad_()
-    window = Normalizer(1, 1)
-    (gradient,) = torch.autograd.grad(criterion(outputs._replace(logits=logits), targets, window).terms["loss_ce"], logits)
-    assignment = criterion.matching(logits.detach(), outputs.boxes, truth_of(criterion, targets))[0][0]
+    logits = outputs.logits.requires_grad_()
+    (gradient,) = torch.autograd.grad(criterion(outputs, targets, Normalizer(1, 1)).terms["loss_ce"], logits)
+    assignment = criterion.matching(*outputs, check_targets(targets, CLASSES))[0][0]
     wanted = torch.full((QUERIES,), CLASSES)
     wanted[assignment.rows] = targets[0]["labels"][assignment.cols]
     weight = torch.full((QUERIES, 1), eos_coef, dtype=logits.dtype)
@@ -126,7 +126,8 @@ def micro_batches_add_up_to_the_batch(make: Make, draw: Draw) -> None:
     parts = (slice(None, cut), slice(cut, None))
     first, second = (criterion.normalizer(targets[part], QUERIES) for part in parts)
     window = first + second
-    check_close(torch.tensor(window), torch.tensor(criterion.normalizer(targets, QUERIES)), "when normalizers are added")
+    alone = criterion.normalizer(targets, QUERIES)
+    check_close(torch.tensor(window), torch.tensor(alone), "when normalizers are added")
     pieces = [gradients(criterion, images_of(outputs, part), targets[part], window) for part in parts]
     check_close(sum(losses.total for _, losses in pieces), whole.total, "over micro-batches")
     for index, name in enumerate(DetectorOutput._fields):
@@ -138,7 +139,6 @@ def micro_batches_add_up_to_the_batch(make: Make, draw: Draw) -> None:
 def duplicated_batch_has_the_same_loss(make: Make, draw: Draw) -> None:
     """A batch given twice over has the loss of the batch, and twice that under the batch's normalizer."""
     criterion, (outputs, targets) = make(), draw_batch(draw)
-    concern(sum(len(t["labels"]) for t in targets) > 0, "no objects were drawn")
     twice = DetectorOutput(*(torch.cat([part, part], 1) for part in outputs))
     expected = criterion(outputs, targets).terms
     check_close(criterion(twice, targets * 2).terms, expected, "for a batch given twice")
@@ -210,7 +210,9 @@ def autocast_changes_little(make: Make, draw: Draw) -> None:
     assert half.total.dtype == torch.float32, f"half-precision outputs give a total in {half.total.dtype}"
 
 
-def draw_batch(draw: Draw, *, layers: int | None = None, images: int | None = None) -> tuple[DetectorOutput, list[Target]]:
+def draw_batch(
+    draw: Draw, *, layers: int | None = None, images: int | None = None
+) -> tuple[DetectorOutput, list[Target]]:
     """Random outputs in float64 and targets of 0, 1 or many objects an image."""
     layers, images = layers or draw(1, 3), images or draw(1, 4)
     logits = 2 * draw_normal(draw, layers, images, QUERIES, CLASSES + 1)
@@ -251,11 +253,6 @@ def layer_of(outputs: DetectorOutput, layer: int) -> DetectorOutput:
 def images_of(outputs: DetectorOutput, images: slice) -> DetectorOutput:
     """Some images of the batch."""
     return DetectorOutput(*(part[:, images] for part in outputs))
-
-
-def truth_of(criterion: SetCriterion, targets: Sequence[Target]) -> list[Truth]:
-    """The checked targets."""
-    return check_targets(targets, criterion.classification.num_classes)
 
 
 def gradients(

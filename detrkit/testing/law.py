@@ -84,7 +84,7 @@ def seeded_draw(seed: int) -> Draw:
 
 @dataclass(frozen=True)
 class LawResult:
-    """Outcome of one law: ``kept``, ``broken`` or ``not concerned``, with the first failure and the seed that shows it."""
+    """Outcome of one law: ``kept``, ``broken`` or ``not concerned``; the first failure and the seed that shows it."""
 
     law: str
     description: str

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detrkit.attention import Attention
 from detrkit.config import DetectorConfig
 from detrkit.criterion import Losses, SetCriterion
 from detrkit.explain.attention import record_weights
@@ -155,11 +156,12 @@ def order_of_queries_does_not_matter(make: Make, draw: Draw) -> None:
 def looking_at_attention_changes_nothing(make: Make, draw: Draw) -> None:
     """Recording the attention weights of all layers does not change the output."""
     model, (images, mask) = draw_model(make, draw).eval(), draw_images(draw)
-    expected, layers = model(images, mask), model.decoder.layers
+    expected = model(images, mask)
+    attentions = [module for module in model.modules() if isinstance(module, Attention)]
     with ExitStack() as stack:
-        recorded = [stack.enter_context(record_weights(layer.cross_attn)) for layer in layers]
+        recorded = [stack.enter_context(record_weights(attention)) for attention in attentions]
         check_close(model(images, mask), expected, "while attention is recorded")
-    assert [len(weights) for weights in recorded] == [1] * len(layers), "not every layer is recorded once"
+    assert [len(weights) for weights in recorded] == [1] * len(attentions), "not every attention is recorded once"
     check_close(model(images, mask), expected, "after attention was recorded", rtol=0)
 
 

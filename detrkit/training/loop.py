@@ -27,7 +27,7 @@ from detrkit.datasets import Dataset
 from detrkit.errors import ConfigError, DataError, DetrkitError, NonFiniteError
 from detrkit.evaluation import evaluate
 from detrkit.model import build
-from detrkit.registry import REGISTRY
+from detrkit.registry import REGISTRY, Spec
 from detrkit.training.data import Batch, WindowStream
 from detrkit.training.log import MetricsLog
 from detrkit.training.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
@@ -137,12 +137,19 @@ class Trainer:
         say(f"{len(self.data)} training images, classes: {', '.join(self.data.label_space.names)}")
         say(f"{count:,} parameters, {trained:,} trained; {self.total} steps of "
             f"{self.stream.windows.window} images on {self.device}, {torch.get_num_threads()} threads")
+        if self.frozen_at_random():
+            say("backbone: a part of it is frozen at random weights; give it weights='FILE', or trainable_levels=none")
         findings = [*self.data.findings, *(self.val.findings if self.val else [])]
         for finding in findings[:10]:
             say(f"data: {finding}")
         if len(findings) > 10:
             say(f"data: ... and {len(findings) - 10} more findings")
         say(f"run folder: {self.run.folder}")
+
+    def frozen_at_random(self) -> bool:
+        """Whether the trunk keeps parameters that were never trained."""
+        starts_at_random = Spec.parse(self.run.detector.backbone).settings.get("weights") is None
+        return starts_at_random and not all(p.requires_grad for p in self.model.backbone.parameters())
 
     def run_to_end(self) -> Run:
         """Train from where the run stands to its last step."""
