@@ -1,6 +1,6 @@
 """How fast is the NumPy matcher beside SciPy's? Costs as DETR builds them, both solvers interleaved in one process.
 
-    python benchmarks/matchers.py --json benchmarks/results/matchers-2025-01-31.json
+python benchmarks/matchers.py --json benchmarks/results/matchers-2025-01-31.json
 """
 
 from __future__ import annotations

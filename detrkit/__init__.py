@@ -28,14 +28,33 @@ register = REGISTRY.register
 temporarily = REGISTRY.temporarily
 
 __all__ = [
-    "REGISTRY", "Detections", "Detector", "DetectorConfig", "DetrkitError", "LabelSpace", "SetCriterion", "Spec",
-    "TrainConfig", "build", "config", "load", "make", "names", "presets", "register", "roles", "temporarily",
+    "REGISTRY",
+    "Detections",
+    "Detector",
+    "DetectorConfig",
+    "DetrkitError",
+    "LabelSpace",
+    "SetCriterion",
+    "Spec",
+    "TrainConfig",
+    "build",
+    "config",
+    "load",
+    "make",
+    "names",
+    "presets",
+    "register",
+    "roles",
+    "temporarily",
     "training_recipe",
 ]
 
 _LAZY = {
-    "Detections": "detrkit.detections", "Detector": "detrkit.model", "SetCriterion": "detrkit.criterion",
-    "build": "detrkit.model", "load": "detrkit.checkpoints",
+    "Detections": "detrkit.detections",
+    "Detector": "detrkit.model",
+    "SetCriterion": "detrkit.criterion",
+    "build": "detrkit.model",
+    "load": "detrkit.checkpoints",
 }
 
 

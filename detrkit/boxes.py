@@ -1,6 +1,6 @@
 """Box geometry: formats, areas, IoU and generalized IoU, finite for every input.
 
-Pairwise functions take [..., N, 4] and [..., M, 4] and give [..., N, M]; ``elementwise_`` ones take and give [..., 4] and
+Pairwise functions take [..., N, 4] and [..., M, 4] and give [..., N, M]; ``elementwise_`` ones take [..., 4] and give
 [...]. Boxes without area have an IoU of 0 with everything, and a gradient that is finite.
 """
 

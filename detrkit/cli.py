@@ -98,8 +98,12 @@ def make_parser() -> Parser:
     diff.add_argument("--json", action="store_true", help="print JSON")
 
     train = command("train", "Train a preset on data; every field of its configuration is a key=value.")
-    train.add_argument("fields", nargs="*", metavar="PRESET key=value", help=(
-        "for example: detr_tiny data=\"voc(root='DIR')\" encoder_attention=per_head lr=1e-4"))
+    train.add_argument(
+        "fields",
+        nargs="*",
+        metavar="PRESET key=value",
+        help=("for example: detr_tiny data=\"voc(root='DIR')\" encoder_attention=per_head lr=1e-4"),
+    )
     train.add_argument("--config", metavar="FILE", help="fields from TOML, or from the config.json of a run")
     train.add_argument("--out", metavar="DIR", help="folder of the run; by default runs/PRESET, numbered")
     train.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
@@ -277,9 +281,11 @@ def finish(folder: Path, train: TrainConfig) -> None:
     scores = read_log(folder / "metrics.jsonl", "eval")
     if scores:
         best = max(scores, key=lambda entry: entry["AP"] or 0.0)
-        print(f"best on {len(data)} unseen images of split {train.val_split!r}: "
-              + "  ".join(f"{name} {best[name]:.3f}" for name in ("AP", "AP50", "AP75") if best[name] is not None)
-              + f"  (step {best['step']}, {best['seconds']:.0f} s of training)")
+        print(
+            f"best on {len(data)} unseen images of split {train.val_split!r}: "
+            + "  ".join(f"{name} {best[name]:.3f}" for name in ("AP", "AP50", "AP75") if best[name] is not None)
+            + f"  (step {best['step']}, {best['seconds']:.0f} s of training)"
+        )
     print("look at:")
     for path in (*pictures, folder / "metrics.jsonl", folder / "config.json"):
         print(f"  {path}")

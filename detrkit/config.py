@@ -35,8 +35,11 @@ class _Config:
     def replace(self, **changes: Any) -> Self:
         """A copy with these fields changed; unknown names are refused with the nearest one."""
         known = self.annotations()
-        unknown = [f"unknown field {name!r} of {type(self).__name__}; {nearest(name, known)}"
-                   for name in changes if name not in known]
+        unknown = [
+            f"unknown field {name!r} of {type(self).__name__}; {nearest(name, known)}"
+            for name in changes
+            if name not in known
+        ]
         if unknown:
             raise ConfigError(unknown)
         return dataclasses.replace(self, **changes)

@@ -50,7 +50,8 @@ class Losses:
 
     Attributes:
         total: weighted sum of the terms; call ``backward`` on it.
-        terms: unweighted terms, ``loss_ce``, ``loss_bbox``, ``loss_giou`` of the last layer and ``..._0``, ``..._1`` of the others.
+        terms: unweighted terms, ``loss_ce``, ``loss_bbox``, ``loss_giou`` of the last layer, ``..._0`` ... of the
+            others.
         metrics: ``class_error`` (percent) and ``cardinality_error`` (objects an image), to be logged, not trained.
     """
 
@@ -71,8 +72,8 @@ class Weights:
 class SetMatching:
     """Bipartite matching of predictions and truth by class, L1 and generalized IoU (DETR, equation 1).
 
-    Costs are built image by image ([L, Q, T_b], never the whole batch against all targets), and go to the host in one copy
-    for all layers and images.
+    Costs are built image by image ([L, Q, T_b], never the whole batch against all targets), and go to the host in one
+    copy for all layers and images.
     """
 
     def __init__(self, matcher: Matcher, classification: SoftmaxClassification, weights: Weights) -> None:
@@ -115,15 +116,16 @@ class SetMatching:
         return self.matcher.solve(cost)
 
     def _not_finite(self, truth: Truth, logits: Tensor, boxes: Tensor) -> NonFiniteCostError:
-        for name, term in self._terms(logits, boxes, truth).items():
-            bad = (~term.isfinite()).nonzero()
-            if len(bad):
-                query, target = bad[0].tolist()
-                break
+        terms = {**self._terms(logits, boxes, truth), "weighted": self.cost(logits, boxes, truth)}
+        name, term = next((name, term) for name, term in terms.items() if not term.isfinite().all())
+        query, target = (~term.isfinite()).nonzero()[0].tolist()
         return NonFiniteCostError(
-            f"the {name} cost of query {query} and target {target} is not finite", image_id=truth.image_id,
-            field=f"cost.{name}", value=float(term[query, target]),
-            hint="the model's outputs are not finite: lower the learning rate or look at the inputs of this image")
+            f"the {name} cost of query {query} and target {target} is not finite",
+            image_id=truth.image_id,
+            field=f"cost.{name}",
+            value=float(term[query, target]),
+            hint="the model's outputs are not finite: lower the learning rate or look at the inputs of this image",
+        )
 
 
 class SetCriterion:
@@ -147,7 +149,9 @@ class SetCriterion:
         classification = SoftmaxClassification(config.num_classes, config.eos_coef)
         costs = Weights(config.set_cost_class, config.set_cost_bbox, config.set_cost_giou)
         matching = SetMatching(REGISTRY.make("matchers", config.matcher), classification, costs)
-        return cls(classification, matching, Weights(config.cls_loss_coef, config.bbox_loss_coef, config.giou_loss_coef))
+        return cls(
+            classification, matching, Weights(config.cls_loss_coef, config.bbox_loss_coef, config.giou_loss_coef)
+        )
 
     def normalizer(self, targets: Sequence[Any], num_queries: int) -> Normalizer:
         """What the losses of these targets are divided by; see `Normalizer` for windows and ranks."""
@@ -155,15 +159,13 @@ class SetCriterion:
         matched = sum(min(count, num_queries) for count in counts)
         return Normalizer(sum(counts), self.classification.weight_sum(matched, num_queries * len(counts)))
 
-    def __call__(
-        self, outputs: DetectorOutput, targets: Sequence[Any], normalizer: Normalizer | None = None
-    ) -> Losses:
+    def __call__(self, outputs: DetectorOutput, targets: Sequence[Any], normalizer: Normalizer | None = None) -> Losses:
         """Losses of a batch.
 
         Args:
             outputs: of a `Detector` for B images.
-            targets: B dicts with ``boxes`` (cxcywh in [0, 1]) [T, 4] and ``labels`` int64 [T] in 0..K-1, and where known
-                ``image_id`` and ``iscrowd`` [T] (crowds are left out).
+            targets: B dicts with ``boxes`` (cxcywh in [0, 1]) [T, 4] and ``labels`` int64 [T] in 0..K-1, and where
+                known ``image_id`` and ``iscrowd`` [T] (crowds are left out).
             normalizer: of the whole accumulation window; by default of these targets.
 
         Raises:
@@ -177,7 +179,9 @@ class SetCriterion:
         by_layer = self._terms(logits, boxes, pairs, normalizer)
         suffixes = [f"_{layer}" for layer in range(logits.shape[0] - 1)] + [""]
         total = sum(getattr(self.weights, name) * values.sum() for name, values in by_layer.items())
-        terms = {f"loss_{name}{s}": v for name, values in by_layer.items() for s, v in zip(suffixes, values, strict=True)}
+        terms = {
+            f"loss_{name}{s}": v for name, values in by_layer.items() for s, v in zip(suffixes, values, strict=True)
+        }
         with torch.no_grad():
             return Losses(total, terms, self._metrics(logits, truth, pairs, suffixes))
 
@@ -223,7 +227,8 @@ class Pairs(NamedTuple):
         starts = np.cumsum([0] + [len(t.labels) for t in truth[:-1]])
         columns = [
             np.stack([np.full_like(a.rows, layer), np.full_like(a.rows, image), a.rows, a.cols + starts[image]])
-            for layer, images in enumerate(assignments) for image, a in enumerate(images)
+            for layer, images in enumerate(assignments)
+            for image, a in enumerate(images)
         ]
         index = torch.from_numpy(np.concatenate(columns, axis=1)).to(device)
         layer, image, query, target = index.unbind(0)

@@ -42,16 +42,21 @@ class Detections:
     def above(self, threshold: float) -> Detections:
         """Those with at least this score."""
         keep = self.scores >= threshold
-        return Detections(self.boxes[keep], self.labels[keep], self.scores[keep], self.size, self.label_space,
-                          self.queries[keep])
+        return Detections(
+            self.boxes[keep], self.labels[keep], self.scores[keep], self.size, self.label_space, self.queries[keep]
+        )
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
         """COCO result entries with the data's own category ids and boxes (x, y, width, height)."""
         corners = self.boxes.astype(float)
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
         return [
-            {"image_id": image_id, "category_id": self.label_space.ids[label], "bbox": [round(x, 3) for x in box],
-             "score": round(float(score), 6)}
+            {
+                "image_id": image_id,
+                "category_id": self.label_space.ids[label],
+                "bbox": [round(x, 3) for x in box],
+                "score": round(float(score), 6),
+            }
             for box, label, score in zip(boxes.tolist(), self.labels, self.scores, strict=True)
         ]
 

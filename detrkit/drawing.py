@@ -35,8 +35,11 @@ def of_target(target: Target, label_space: LabelSpace) -> list[Labelled]:
     """True boxes with their class."""
     height, width = target["orig_size"].tolist()
     return [
-        Labelled(((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height),
-                 label, label_space.names[label])
+        Labelled(
+            ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height),
+            label,
+            label_space.names[label],
+        )
         for (cx, cy, w, h), label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
     ]
 
@@ -44,7 +47,9 @@ def of_target(target: Target, label_space: LabelSpace) -> list[Labelled]:
 def draw(image: Image.Image, boxes: Iterable[Labelled], *, side: int | None = None) -> Image.Image:
     """A copy of the image with boxes, enlarged or shrunk so that its longer side has ``side`` pixels."""
     factor = 1.0 if side is None else side / max(image.size)
-    canvas = image.convert("RGB").resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS)
+    canvas = image.convert("RGB").resize(
+        (round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS
+    )
     pen = ImageDraw.Draw(canvas)
     line = max(2, round(max(canvas.size) / 250))
     font = ImageFont.load_default(max(11, round(max(canvas.size) / 40)))
@@ -57,7 +62,11 @@ def draw(image: Image.Image, boxes: Iterable[Labelled], *, side: int | None = No
 
 
 def _write(
-    pen: ImageDraw.ImageDraw, size: tuple[int, int], corner: tuple[float, float], text: str, color: str,
+    pen: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    corner: tuple[float, float],
+    text: str,
+    color: str,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
     """A tag above the corner, moved to stay inside the picture."""
@@ -75,7 +84,9 @@ def sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = (), *, 
     heights = [max(picture.height for picture in row) for row in rows]
     font = ImageFont.load_default(15)
     head = 26 if titles else 0
-    canvas = Image.new("RGB", (sum(widths) + gap * (len(widths) + 1), sum(heights) + gap * (len(heights) + 1) + head), "white")
+    canvas = Image.new(
+        "RGB", (sum(widths) + gap * (len(widths) + 1), sum(heights) + gap * (len(heights) + 1) + head), "white"
+    )
     pen = ImageDraw.Draw(canvas)
     y = gap + head
     for row, height in zip(rows, heights, strict=True):

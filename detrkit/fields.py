@@ -124,9 +124,7 @@ def from_text(text: str, annotation: Any) -> Any:
     if text.lower() in ("none", "null") and accepts(None, annotation):
         return None
     literal = _literal(text)
-    if accepts(literal, annotation):
-        return literal
-    return text
+    return text if accepts(text, annotation) and not accepts(literal, annotation) else literal
 
 
 def _literal(text: str) -> Any:

@@ -79,8 +79,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
         DataError: not a Pillow image, empty, damaged, too large, or with values of no known brightness (negative, NaN).
     """
     if not isinstance(image, Image.Image):
-        raise DataError("not an image", value=type(image).__name__, expected="a PIL image", hint=(
-            "PIL.Image.fromarray makes one of an array"))
+        raise DataError(
+            "not an image",
+            value=type(image).__name__,
+            expected="a PIL image",
+            hint=("PIL.Image.fromarray makes one of an array"),
+        )
     with _blaming(getattr(image, "filename", None) or None):
         return _to_rgb(image, None)
 
@@ -105,8 +109,9 @@ def _blaming(path: str | Path | None) -> Iterator[None]:
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError("image is too large", path=path, value=f"({error})", expected=(
-            f"at most {MAX_PIXELS} pixels")) from None
+        raise DataError(
+            "image is too large", path=path, value=f"({error})", expected=(f"at most {MAX_PIXELS} pixels")
+        ) from None
     except Image.UnidentifiedImageError:
         what = "file is empty" if path and not Path(path).stat().st_size else "not an image, or a damaged one"
         raise DataError(what, path=path, expected=f"one of {', '.join(FORMATS)}") from None
@@ -134,8 +139,12 @@ def _to_rgb(image: Image.Image, path: str | Path | None) -> Image.Image:
 def _check_size(image: Image.Image, path: str | Path | None) -> None:
     width, height = image.size
     if not 0 < width * height <= MAX_PIXELS:
-        raise DataError("image is too large" if width * height else "image is empty", path=path,
-                        value=f"({width} x {height})", expected=f"1 to {MAX_PIXELS} pixels")
+        raise DataError(
+            "image is too large" if width * height else "image is empty",
+            path=path,
+            value=f"({width} x {height})",
+            expected=f"1 to {MAX_PIXELS} pixels",
+        )
 
 
 def _brightness(image: Image.Image, path: str | Path | None) -> np.ndarray:
@@ -150,8 +159,12 @@ def _brightness(image: Image.Image, path: str | Path | None) -> np.ndarray:
         scales = (2 ** (bits - signed) - 1,)
     fitting = [scale for scale in scales if high <= scale]  # a NaN fits none
     if not fitting or not low >= 0:
-        raise DataError("pixels without a known brightness", path=path, value=f"({low:g} to {high:g})",
-                        expected=f"0 to one of {scales}")
+        raise DataError(
+            "pixels without a known brightness",
+            path=path,
+            value=f"({low:g} to {high:g})",
+            expected=f"0 to one of {scales}",
+        )
     return np.rint(values * (255.0 / fitting[0])).astype(np.uint8)
 
 
@@ -183,4 +196,4 @@ def _metadata_follow_pixels(file: IO[bytes]) -> bool:
         kinds.append(kind)
         file.seek(size + 4, SEEK_CUR)
     file.seek(before)
-    return b"IDAT" in kinds and any(kind in _METADATA for kind in kinds[kinds.index(b"IDAT"):])
+    return b"IDAT" in kinds and any(kind in _METADATA for kind in kinds[kinds.index(b"IDAT") :])

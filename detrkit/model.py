@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detrkit.attention import Attention
 from detrkit.backbones import Backbone
 from detrkit.classification import SoftmaxClassification
 from detrkit.config import DetectorConfig
@@ -116,9 +115,7 @@ class Detector(nn.Module):
         self.class_embed = nn.Linear(config.d_model, self.classification.num_logits)
         self.bbox_embed = BoxHead(config.d_model)
 
-    def forward(
-        self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None = None
-    ) -> DetectorOutput:
+    def forward(self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None = None) -> DetectorOutput:
         """Detect.
 
         Args:
@@ -173,20 +170,34 @@ def check_images(images: Tensor, mask: Tensor | None) -> None:
         ShapeError: says which tensor, what was got and what is expected.
     """
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ShapeError("images have the wrong shape", field="images", value=tuple(images.shape),
-                         expected="[B, 3, H, W]")
+        raise ShapeError(
+            "images have the wrong shape", field="images", value=tuple(images.shape), expected="[B, 3, H, W]"
+        )
     if not images.is_floating_point():
-        raise ShapeError("images have the wrong dtype", field="images", value=str(images.dtype),
-                         expected="floating point, normalised", hint="model.predict(...) takes raw images")
+        raise ShapeError(
+            "images have the wrong dtype",
+            field="images",
+            value=str(images.dtype),
+            expected="floating point, normalised",
+            hint="model.predict(...) takes raw images",
+        )
     if mask is not None and (mask.dtype != torch.bool or mask.shape != (len(images), *images.shape[-2:])):
-        raise ShapeError("mask does not fit the images", field="mask", value=f"({mask.dtype}, {tuple(mask.shape)})",
-                         expected=f"torch.bool, {(len(images), *images.shape[-2:])}, True = padding")
+        raise ShapeError(
+            "mask does not fit the images",
+            field="mask",
+            value=f"({mask.dtype}, {tuple(mask.shape)})",
+            expected=f"torch.bool, {(len(images), *images.shape[-2:])}, True = padding",
+        )
     if torch.compiler.is_compiling() or images.device.type != "cpu":
         return
     if images.numel() and float(images.detach().abs().amax()) > FARTHEST_NORMALIZED_PIXEL:
-        raise ShapeError("images look unnormalised", field="images", value=float(images.detach().abs().amax()),
-                         expected=f"values within {FARTHEST_NORMALIZED_PIXEL:g} (ImageNet mean and deviation)",
-                         hint="model.predict(...) takes raw images")
+        raise ShapeError(
+            "images look unnormalised",
+            field="images",
+            value=float(images.detach().abs().amax()),
+            expected=f"values within {FARTHEST_NORMALIZED_PIXEL:g} (ImageNet mean and deviation)",
+            hint="model.predict(...) takes raw images",
+        )
 
 
 def build(config: DetectorConfig | str, *, label_space: LabelSpace | None = None, **changes: Any) -> Detector:
@@ -205,45 +216,79 @@ def build(config: DetectorConfig | str, *, label_space: LabelSpace | None = None
     config = preset_config(config, **changes) if isinstance(config, str) else config.replace(**changes).check()
     label_space = label_space or LabelSpace.numbered(config.num_classes)
     if len(label_space) != config.num_classes:
-        raise ConfigError([f"num_classes={config.num_classes}, but the label space has {len(label_space)} classes: "
-                           f"{', '.join(label_space.names)}"])
+        raise ConfigError(
+            [
+                f"num_classes={config.num_classes}, but the label space has {len(label_space)} classes: "
+                f"{', '.join(label_space.names)}"
+            ]
+        )
     return _assemble(config, label_space)
 
 
 def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:
     backbone = REGISTRY.make("backbones", config.backbone)
-    dimensions = {
-        **config.dimensions(),
-        "in_channels": backbone.channels, "strides": backbone.strides, "num_levels": len(backbone.channels),
-    }
-    positional = config.positional and REGISTRY.make("positional", config.positional, **dimensions)
+    parts = _Parts(config, backbone)
+    positional = parts.make("positional", config.positional)
     if problem := _too_small_a_table(config, positional, backbone):
         raise ConfigError([problem])
+    return Detector(
+        config,
+        label_space,
+        backbone=backbone,
+        positional=positional,
+        encoder=parts.encoder(),
+        queries=ObjectQueries(config.num_queries, config.d_model),
+        decoder=parts.decoder(),
+    )
 
-    def attention(spec: str) -> Attention:
-        return REGISTRY.make("attention", spec, **dimensions)
 
-    def residual() -> Residual:
-        return Residual(config.d_model, config.dropout, config.pre_norm)
+class _Parts:
+    """Makes the parts of one detector; each is told those dimensions that it asks for."""
 
-    def ffn() -> FeedForward:
+    def __init__(self, config: DetectorConfig, backbone: Backbone) -> None:
+        self.config = config
+        self.dimensions = {
+            **config.dimensions(),
+            "in_channels": backbone.channels,
+            "strides": backbone.strides,
+            "num_levels": len(backbone.channels),
+        }
+
+    def make(self, role: str, spec: str | None) -> Any:
+        """A component, or None where the configuration leaves the part out."""
+        return None if spec is None else REGISTRY.make(role, spec, **self.dimensions)
+
+    def residual(self) -> Residual:
+        return Residual(self.config.d_model, self.config.dropout, self.config.pre_norm)
+
+    def ffn(self) -> FeedForward:
+        config = self.config
         return FeedForward(config.d_model, config.dim_feedforward, config.dropout, config.activation)
 
-    encoder = Encoder(
-        [EncoderLayer(attention(config.encoder_attention), ffn(), residual) for _ in range(config.enc_layers)],
-        nn.LayerNorm(config.d_model) if config.pre_norm and config.enc_layers else None,
-    )
-    own, cross = config.decoder_self_attention, config.decoder_cross_attention
-    decoder = Decoder(
-        [DecoderLayer(attention(own) if own else None, attention(cross), ffn(), residual)
-         for _ in range(config.dec_layers)],
-        nn.LayerNorm(config.d_model),
-    )
-    for stack in (encoder, decoder):
+    def encoder(self) -> Encoder:
+        config = self.config
+        layers = [
+            EncoderLayer(self.make("attention", config.encoder_attention), self.ffn(), self.residual)
+            for _ in range(config.enc_layers)
+        ]
+        stack = Encoder(layers, nn.LayerNorm(config.d_model) if config.pre_norm and layers else None)
         initialize(stack)
-    queries = ObjectQueries(config.num_queries, config.d_model)
-    return Detector(config, label_space, backbone=backbone, positional=positional or None, encoder=encoder,
-                    queries=queries, decoder=decoder)
+        return stack
+
+    def decoder(self) -> Decoder:
+        config = self.config
+        layers = [
+            DecoderLayer(
+                self.make("attention", config.decoder_self_attention),
+                self.make("attention", config.decoder_cross_attention),
+                self.ffn(),
+                self.residual,
+            )
+            for _ in range(config.dec_layers)
+        ]
+        stack = Decoder(layers, nn.LayerNorm(config.d_model))
+        initialize(stack)
+        return stack
 
 
 def _too_small_a_table(config: DetectorConfig, positional: Any, backbone: Backbone) -> str | None:
@@ -251,6 +296,8 @@ def _too_small_a_table(config: DetectorConfig, positional: Any, backbone: Backbo
     cells = -(-config.long_side // backbone.strides[-1])
     if positional is None or positional.max_size is None or cells <= positional.max_size:
         return None
-    return (f"positional={config.positional} and backbone={config.backbone} do not fit: the table has "
-            f"{positional.max_size} cells a side, but long_side={config.long_side} at stride {backbone.strides[-1]} gives "
-            f"{cells}; use learned(size={cells}) or learned(interpolate=True)")
+    return (
+        f"positional={config.positional} and backbone={config.backbone} do not fit: the table has "
+        f"{positional.max_size} cells a side, but long_side={config.long_side} at stride {backbone.strides[-1]} gives "
+        f"{cells}; use learned(size={cells}) or learned(interpolate=True)"
+    )

@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from detrkit.model import Detector, DetectorOutput
 
 
-def predict(
-    model: Detector, images: Sequence[Any], *, threshold: float = 0.5, batch_size: int = 8
-) -> list[Detections]:
+def predict(model: Detector, images: Sequence[Any], *, threshold: float = 0.5, batch_size: int = 8) -> list[Detections]:
     """Detect in images of any source; see `Detector.predict`."""
     if isinstance(images, str | Path | Image.Image) or (hasattr(images, "ndim") and images.ndim == 3):
-        raise DetrkitError("predict takes a list of images", field="images", value=type(images).__name__,
-                           hint="write predict([image])")
+        raise DetrkitError(
+            "predict takes a list of images", field="images", value=type(images).__name__, hint="write predict([image])"
+        )
     if not 0 <= threshold <= 1:
         raise DetrkitError("threshold out of range", field="threshold", value=threshold, expected="0 to 1")
     return [found.above(threshold) for found in detect(model, map(open_image, images), batch_size=batch_size)]
@@ -57,7 +56,7 @@ def infer(model: Detector, images: Tensor, mask: Tensor | None) -> DetectorOutpu
 
 
 def results(model: Detector, output: DetectorOutput, sizes: Sequence[tuple[int, int]]) -> Iterator[Detections]:
-    """Outputs -> detections in pixels of the original images, whose (height, width) are given; one a query, best first."""
+    """Outputs -> detections in pixels of the original images of these (height, width); one a query, best first."""
     scores, labels = model.classification.scores(output.pred_logits.float())
     corners = geometry.cxcywh_to_xyxy(output.pred_boxes.float()).cpu().numpy()
     scores, order = scores.sort(dim=-1, descending=True, stable=True)
@@ -82,13 +81,25 @@ def open_image(source: Any) -> Image.Image:
         return to_rgb(source)
     if isinstance(source, Tensor):
         if source.ndim != 3 or source.shape[0] != 3 or source.dtype != torch.uint8:
-            raise ShapeError("image tensor does not fit", field="images", value=f"({source.dtype}, {tuple(source.shape)})",
-                             expected="uint8 [3, H, W]")
+            raise ShapeError(
+                "image tensor does not fit",
+                field="images",
+                value=f"({source.dtype}, {tuple(source.shape)})",
+                expected="uint8 [3, H, W]",
+            )
         return Image.fromarray(source.permute(1, 2, 0).cpu().numpy())
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
-            raise ShapeError("image array does not fit", field="images", value=f"({source.dtype}, {source.shape})",
-                             expected="uint8 [H, W, 3]")
+            raise ShapeError(
+                "image array does not fit",
+                field="images",
+                value=f"({source.dtype}, {source.shape})",
+                expected="uint8 [H, W, 3]",
+            )
         return Image.fromarray(source)
-    raise ShapeError("not an image", field="images", value=type(source).__name__,
-                     expected="a path, a PIL image, an array [H, W, 3] or a tensor [3, H, W]")
+    raise ShapeError(
+        "not an image",
+        field="images",
+        value=type(source).__name__,
+        expected="a path, a PIL image, an array [H, W, 3] or a tensor [3, H, W]",
+    )

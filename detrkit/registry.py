@@ -128,13 +128,21 @@ class Signature:
             parameters = []
         for parameter in parameters:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise RegistryError("signature hides its settings", field=where, value=str(parameter), expected=(
-                    "dimensions before the star and named settings after it"))
+                raise RegistryError(
+                    "signature hides its settings",
+                    field=where,
+                    value=str(parameter),
+                    expected=("dimensions before the star and named settings after it"),
+                )
             if parameter.annotation is parameter.empty:
                 raise RegistryError("parameter without annotation", field=where, value=parameter.name)
             if parameter.kind is not parameter.KEYWORD_ONLY and parameter.name not in DIMENSIONS:
-                raise RegistryError("unknown dimension", field=where, value=parameter.name, hint=(
-                    f"{nearest(parameter.name, DIMENSIONS)}; settings stand after the star"))
+                raise RegistryError(
+                    "unknown dimension",
+                    field=where,
+                    value=parameter.name,
+                    hint=(f"{nearest(parameter.name, DIMENSIONS)}; settings stand after the star"),
+                )
         hints = get_type_hints(component.__init__, include_extras=True) if parameters else {}  # type: ignore[misc]
         keyword = inspect.Parameter.KEYWORD_ONLY
         return cls(
@@ -202,8 +210,10 @@ class Registry:
         if not points:
             raise RegistryError(f"unknown name in role {role!r}", value=name, hint=nearest(name, self.names(role)))
         if len(points) > 1:
-            raise RegistryError(f"two plug-ins register {role} {name!r}", hint=(
-                f"uninstall one of {', '.join(_distribution(point) for point in points)}"))
+            raise RegistryError(
+                f"two plug-ins register {role} {name!r}",
+                hint=(f"uninstall one of {', '.join(_distribution(point) for point in points)}"),
+            )
         return self._load(role, points[0])
 
     def register(self, role: str, name: str, component: type, *, override: bool = False) -> type:
@@ -214,8 +224,11 @@ class Registry:
         """
         self._check_component(role, component)
         if name in self.names(role) and not override:
-            raise RegistryError(f"{role} {name!r} is registered already", value=component.__module__, hint=(
-                f"it comes from {self.origin(role, name)}; choose another name or pass override=True"))
+            raise RegistryError(
+                f"{role} {name!r} is registered already",
+                value=component.__module__,
+                hint=(f"it comes from {self.origin(role, name)}; choose another name or pass override=True"),
+            )
         self._added[role, name] = component
         return component
 
@@ -242,15 +255,18 @@ class Registry:
         owner = f"{owner}={parsed.name}" if owner else f"{role} {parsed.name!r}"
         found = [
             f"{owner}: unknown setting {name!r}; {_unknown_setting(name, signature)}"
-            for name in parsed.settings if name not in signature.settings
+            for name in parsed.settings
+            if name not in signature.settings
         ]
         found += [
             f"{owner}: setting {name!r} must be given; expected {fields.describe(signature.annotations[name])}"
-            for name, default in signature.settings.items() if default is REQUIRED and name not in parsed.settings
+            for name, default in signature.settings.items()
+            if default is REQUIRED and name not in parsed.settings
         ]
         found += [
             f"{owner}: needs the dimension {name!r} ({DIMENSIONS[name]}), which nothing tells here"
-            for name, default in signature.dimensions.items() if default is REQUIRED and name not in dimensions
+            for name, default in signature.dimensions.items()
+            if default is REQUIRED and name not in dimensions
         ]
         told = {name: value for name, value in dimensions.items() if name in signature.dimensions}
         found += fields.problems(dict(parsed.settings), signature.annotations, owner)
@@ -268,8 +284,11 @@ class Registry:
             ConfigError: everything that is wrong with the spec and the dimensions, at once.
         """
         unknown = [name for name in dimensions if name not in DIMENSIONS]
-        found = [f"make({role!r}, {str(spec)!r}): {name!r} is no dimension; {nearest(name, DIMENSIONS)}; "
-                 f"settings stand in the spec: \"name({name}=...)\"" for name in unknown]
+        found = [
+            f"make({role!r}, {str(spec)!r}): {name!r} is no dimension; {nearest(name, DIMENSIONS)}; "
+            f'settings stand in the spec: "name({name}=...)"'
+            for name in unknown
+        ]
         parsed = Spec.parse(spec)
         signature = self.signature(role, parsed.name)
         told = {name: value for name, value in dimensions.items() if name in signature.dimensions}
@@ -294,13 +313,21 @@ class Registry:
     def _component_of(self, role: str, module: Any) -> type:
         contract = self.contract(role)
         found = [
-            item for item in vars(module).values()
-            if inspect.isclass(item) and issubclass(item, contract) and item.__module__ == module.__name__
-            and not inspect.isabstract(item) and not item.__name__.startswith("_")
+            item
+            for item in vars(module).values()
+            if inspect.isclass(item)
+            and issubclass(item, contract)
+            and item.__module__ == module.__name__
+            and not inspect.isabstract(item)
+            and not item.__name__.startswith("_")
         ]
         if len(found) != 1:
-            raise RegistryError("a component's file holds one public component", field=module.__name__, value=[
-                item.__name__ for item in found], expected=f"one subclass of {contract.__name__}")
+            raise RegistryError(
+                "a component's file holds one public component",
+                field=module.__name__,
+                value=[item.__name__ for item in found],
+                expected=f"one subclass of {contract.__name__}",
+            )
         self._check_component(role, found[0])
         return found[0]
 
@@ -308,8 +335,11 @@ class Registry:
         contract = self.contract(role)
         where = getattr(component, "__module__", "?") + ":" + getattr(component, "__qualname__", repr(component))
         if not (inspect.isclass(component) and issubclass(component, contract)):
-            raise RegistryError("not a component of this role", field=where, expected=(
-                f"a subclass of detrkit.{role}.{contract.__name__}"))
+            raise RegistryError(
+                "not a component of this role",
+                field=where,
+                expected=(f"a subclass of detrkit.{role}.{contract.__name__}"),
+            )
         if inspect.isabstract(component):
             missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
             raise RegistryError("component is abstract", field=where, expected=f"it defines {missing}")
@@ -320,8 +350,10 @@ class Registry:
             component = point.load()
             self._check_component(role, component)
         except (Exception, SystemExit) as error:
-            raise RegistryError(f"plug-in {_distribution(point)} is broken: {role} {point.name!r} cannot be used",
-                                value=f"({type(error).__name__}: {error})") from error
+            raise RegistryError(
+                f"plug-in {_distribution(point)} is broken: {role} {point.name!r} cannot be used",
+                value=f"({type(error).__name__}: {error})",
+            ) from error
         return component
 
 

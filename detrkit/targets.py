@@ -59,29 +59,56 @@ def _check(target: Any, image_id: Any, num_classes: int, like: Tensor | None) ->
 
 def _check_shapes(boxes: Tensor, labels: Tensor, image_id: Any) -> None:
     if labels.dtype not in (torch.int64, torch.int32):
-        raise TargetError("labels have the wrong dtype", image_id=image_id, field="labels", value=str(labels.dtype),
-                          expected="int64 (int32 is accepted)")
+        raise TargetError(
+            "labels have the wrong dtype",
+            image_id=image_id,
+            field="labels",
+            value=str(labels.dtype),
+            expected="int64 (int32 is accepted)",
+        )
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise TargetError("boxes have the wrong shape", image_id=image_id, field="boxes", value=tuple(boxes.shape),
-                          expected="[T, 4]")
+        raise TargetError(
+            "boxes have the wrong shape", image_id=image_id, field="boxes", value=tuple(boxes.shape), expected="[T, 4]"
+        )
     if not boxes.is_floating_point():
-        raise TargetError("boxes have the wrong dtype", image_id=image_id, field="boxes", value=str(boxes.dtype),
-                          expected="floating point, fractions of the image")
+        raise TargetError(
+            "boxes have the wrong dtype",
+            image_id=image_id,
+            field="boxes",
+            value=str(boxes.dtype),
+            expected="floating point, fractions of the image",
+        )
     if labels.ndim != 1 or len(labels) != len(boxes):
-        raise TargetError(f"{len(boxes)} boxes but labels of shape {tuple(labels.shape)}", image_id=image_id,
-                          field="labels", expected="one label a box")
+        raise TargetError(
+            f"{len(boxes)} boxes but labels of shape {tuple(labels.shape)}",
+            image_id=image_id,
+            field="labels",
+            expected="one label a box",
+        )
 
 
 def _check_values(boxes: Tensor, labels: Tensor, image_id: Any, num_classes: int) -> None:
     def refuse(what: str, row_is_bad: Tensor, field: str, values: Tensor, **clauses: str) -> None:
         if row_is_bad.any():
             index = int(row_is_bad.nonzero()[0, 0])
-            raise TargetError(f"box {index}: {what}", image_id=image_id, field=field,
-                              value=values[index].tolist(), **clauses)
+            raise TargetError(
+                f"box {index}: {what}", image_id=image_id, field=field, value=values[index].tolist(), **clauses
+            )
 
-    refuse("label out of range", (labels < 0) | (labels >= num_classes), "labels", labels,
-           expected=f"0..{num_classes - 1}", hint="labels are 0-based and the background is none of them")
+    refuse(
+        "label out of range",
+        (labels < 0) | (labels >= num_classes),
+        "labels",
+        labels,
+        expected=f"0..{num_classes - 1}",
+        hint="labels are 0-based and the background is none of them",
+    )
     refuse("coordinates are not finite", ~boxes.isfinite().all(1), "boxes", boxes)
-    refuse("looks like pixels", (boxes.abs() > LOOKS_LIKE_PIXELS).any(1), "boxes", boxes,
-           expected="cxcywh as fractions of the image")
+    refuse(
+        "looks like pixels",
+        (boxes.abs() > LOOKS_LIKE_PIXELS).any(1),
+        "boxes",
+        boxes,
+        expected="cxcywh as fractions of the image",
+    )
     refuse("no width or height", (boxes[:, 2:] <= 0).any(1), "boxes", boxes, expected="w > 0 and h > 0 (cxcywh)")

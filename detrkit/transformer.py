@@ -181,7 +181,7 @@ class ObjectQueries(nn.Module):
 
 
 def initialize(transformer: nn.Module) -> None:
-    """Xavier-uniform for every matrix of the transformer outside its attentions, which do it themselves (official DETR)."""
+    """Xavier-uniform for every matrix outside the attentions, which do it themselves (official DETR)."""
     inside = {id(p) for m in transformer.modules() if isinstance(m, Attention) for p in m.parameters()}
     for parameter in transformer.parameters():
         if parameter.dim() > 1 and id(parameter) not in inside:

@@ -194,20 +194,43 @@ def outcomes(component, outcome="broken"):
 def test_sound_components_of_strangers_pass():
     assert outcomes(Fault) == set()
     assert outcomes(Strange) == set()
-    assert {"equals_the_reference", "weights_are_a_distribution", "equal_values_are_read_as_they_are",
-            "single_visible_key_is_read", "heads_must_divide_the_width"} <= outcomes(Strange, "not concerned")
+    assert {
+        "equals_the_reference",
+        "weights_are_a_distribution",
+        "equal_values_are_read_as_they_are",
+        "single_visible_key_is_read",
+        "heads_must_divide_the_width",
+    } <= outcomes(Strange, "not concerned")
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("component", "laws"), [
-    (Unmasked, {"masked_keys_have_no_influence", "masked_keys_have_no_influence_on_gradients", "bad_masks_are_refused",
-                "blind_image_gives_zeros", "appended_padding_changes_nothing"}),
-    (Inverted, {"masked_keys_have_no_influence", "single_visible_key_is_read", "equals_the_reference"}),
-    (Unscaled, {"equals_the_reference"}),
-    (OverQueries, {"weights_are_a_distribution", "queries_do_not_influence_each_other", "equals_the_reference",
-                   "equal_values_are_read_as_they_are"}),
-    (AlwaysDropping, {"dropout_acts_in_training_only"}),
-])
+@pytest.mark.parametrize(
+    ("component", "laws"),
+    [
+        (
+            Unmasked,
+            {
+                "masked_keys_have_no_influence",
+                "masked_keys_have_no_influence_on_gradients",
+                "bad_masks_are_refused",
+                "blind_image_gives_zeros",
+                "appended_padding_changes_nothing",
+            },
+        ),
+        (Inverted, {"masked_keys_have_no_influence", "single_visible_key_is_read", "equals_the_reference"}),
+        (Unscaled, {"equals_the_reference"}),
+        (
+            OverQueries,
+            {
+                "weights_are_a_distribution",
+                "queries_do_not_influence_each_other",
+                "equals_the_reference",
+                "equal_values_are_read_as_they_are",
+            },
+        ),
+        (AlwaysDropping, {"dropout_acts_in_training_only"}),
+    ],
+)
 def test_faults_are_caught(component, laws):
     assert laws <= outcomes(component)
 
@@ -220,8 +243,14 @@ def randomize(attention):
 
 def identity(attention):
     eye = torch.eye(attention.d_model)
-    attention.load_state_dict({"in_proj_weight": eye.repeat(3, 1), "in_proj_bias": torch.zeros(3 * len(eye)),
-                               "out_proj.weight": eye, "out_proj.bias": torch.zeros(len(eye))})
+    attention.load_state_dict(
+        {
+            "in_proj_weight": eye.repeat(3, 1),
+            "in_proj_bias": torch.zeros(3 * len(eye)),
+            "out_proj.weight": eye,
+            "out_proj.bias": torch.zeros(len(eye)),
+        }
+    )
     return attention
 
 

@@ -60,8 +60,7 @@ make_once = lru_cache(MakeOnce)
 
 
 @pytest.mark.parametrize("law", laws_of("backbones"))
-@pytest.mark.parametrize("spec", [
-    *(pytest.param(spec, marks=pytest.mark.fast) for spec in PLAIN), *TIMM])
+@pytest.mark.parametrize("spec", [*(pytest.param(spec, marks=pytest.mark.fast) for spec in PLAIN), *TIMM])
 @settings(deadline=None, max_examples=3, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_law(spec, law, data):
@@ -196,7 +195,10 @@ def test_dilation_keeps_levels_and_entries():
     assert set(dilated.state_dict()) == set(plain.state_dict())
     assert not dilated.body.layer1[0].conv1.weight.requires_grad
     assert [m.dilation for m in dilated.body.layer4.modules() if getattr(m, "kernel_size", 0) == (3, 3)] == [
-        (1, 1), (2, 2), (2, 2)]
+        (1, 1),
+        (2, 2),
+        (2, 2),
+    ]
 
 
 @pytest.mark.fast
@@ -221,11 +223,14 @@ def test_shared_trunk_loads():
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("wrap", [
-    lambda state: state,
-    lambda state: {"state_dict": state, "epoch": 3},
-    lambda state: {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
-])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
+    ],
+)
 def test_common_wrappers_load(wrap, tmp_path):
     state = randomized(torchvision.models.shufflenet_v2_x0_5()).state_dict()
     torch.save(wrap(state), tmp_path / "w.pth")
@@ -271,8 +276,11 @@ def test_files_that_are_no_weights(tmp_path):
     for name, (content, reason) in faults.items():
         if content is not None:
             (tmp_path / name).write_bytes(content)
-        assert_one_line(CheckpointError, f"{name}: .*{reason}", Spec("torchvision", {
-            "model": "shufflenet_v2_x0_5", "weights": str(tmp_path / name)}))
+        assert_one_line(
+            CheckpointError,
+            f"{name}: .*{reason}",
+            Spec("torchvision", {"model": "shufflenet_v2_x0_5", "weights": str(tmp_path / name)}),
+        )
     with pytest.raises(CheckpointError, match="is a directory"):
         read_state(tmp_path)
     torch.save([1, 2], good)

@@ -27,15 +27,18 @@ def test_formats_by_hand():
     assert geometry.xyxy_to_cxcywh(torch.tensor([2.0, 3.0, 4.0, 7.0])).tolist() == [3, 5, 2, 4]
 
 
-@pytest.mark.parametrize(("first", "second", "iou", "giou"), [
-    ([0, 0, 2, 2], [1, 1, 3, 3], 1 / 7, 1 / 7 - 2 / 9),
-    ([0, 0, 1, 1], [2, 0, 3, 1], 0, -1 / 3),
-    ([0, 0, 4, 4], [1, 1, 2, 3], 2 / 16, 2 / 16),
-    ([0, 0, 1, 2], [1, 0, 2, 2], 0, 0),
-    ([0, 0, 0, 0], [0, 0, 0, 0], 0, 0),
-    ([0, 0, 0, 0], [1, 1, 1, 1], 0, -1),
-    ([0, 0, 1, 0], [0, 0, 1, 0], 0, 0),
-])
+@pytest.mark.parametrize(
+    ("first", "second", "iou", "giou"),
+    [
+        ([0, 0, 2, 2], [1, 1, 3, 3], 1 / 7, 1 / 7 - 2 / 9),
+        ([0, 0, 1, 1], [2, 0, 3, 1], 0, -1 / 3),
+        ([0, 0, 4, 4], [1, 1, 2, 3], 2 / 16, 2 / 16),
+        ([0, 0, 1, 2], [1, 0, 2, 2], 0, 0),
+        ([0, 0, 0, 0], [0, 0, 0, 0], 0, 0),
+        ([0, 0, 0, 0], [1, 1, 1, 1], 0, -1),
+        ([0, 0, 1, 0], [0, 0, 1, 0], 0, 0),
+    ],
+)
 def test_overlaps_by_hand(first, second, iou, giou):
     first, second = torch.tensor([first, second], dtype=torch.float64)
     assert float(geometry.elementwise_iou(first, second)) == pytest.approx(iou)

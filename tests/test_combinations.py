@@ -14,11 +14,22 @@ from detrkit.registry import REGISTRY
 from detrkit.training.optimizer import make_optimizer
 
 SMALL = {
-    "d_model": 32, "enc_layers": 1, "dec_layers": 2, "dim_feedforward": 32, "num_queries": 5, "short_side": 64,
-    "long_side": 64, "num_classes": 3,
+    "d_model": 32,
+    "enc_layers": 1,
+    "dec_layers": 2,
+    "dim_feedforward": 32,
+    "num_queries": 5,
+    "short_side": 64,
+    "long_side": 64,
+    "num_classes": 3,
 }
 BACKBONES = ["tiny(width=8)", "torchvision(model='shufflenet_v2_x0_5', norm='batch')", "timm(model='test_resnet')"]
-PARTS = [REGISTRY.builtin("attention"), [*REGISTRY.builtin("positional"), None], REGISTRY.builtin("matchers"), BACKBONES]
+PARTS = [
+    REGISTRY.builtin("attention"),
+    [*REGISTRY.builtin("positional"), None],
+    REGISTRY.builtin("matchers"),
+    BACKBONES,
+]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -27,8 +38,15 @@ def test_every_combination_learns_saves_loads_and_predicts_the_same(tmp_path, at
     for number, (positional, matcher) in enumerate(itertools.product(PARTS[1], PARTS[2])):
         torch.manual_seed(number)
         model = detrkit.build(
-            "detr_tiny", encoder_attention=attention, decoder_self_attention=attention, decoder_cross_attention=attention,
-            positional=positional, matcher=matcher, backbone=backbone, **SMALL)
+            "detr_tiny",
+            encoder_attention=attention,
+            decoder_self_attention=attention,
+            decoder_cross_attention=attention,
+            positional=positional,
+            matcher=matcher,
+            backbone=backbone,
+            **SMALL,
+        )
         images, mask = torch.randn(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.bool)
         mask[1, :, 40:] = True
         targets = [{"boxes": torch.rand(n, 4) * 0.3 + 0.2, "labels": torch.arange(n) % 3} for n in (0, 3)]
@@ -46,12 +64,15 @@ def test_every_combination_learns_saves_loads_and_predicts_the_same(tmp_path, at
         assert torch.equal(expected.boxes, got.boxes)
 
 
-@pytest.mark.parametrize(("changes", "both"), [
-    ({"encoder_attention": "matrix(heads=7)"}, ["encoder_attention=matrix", "d_model"]),
-    ({"d_model": 30}, ["positional=sine", "d_model"]),
-    ({"positional": "learned(size=3)"}, ["positional=learned(size=3)", "backbone=tiny"]),
-    ({"positional": "learned", "d_model": 33}, ["positional=learned", "encoder_attention=sdpa"]),
-])
+@pytest.mark.parametrize(
+    ("changes", "both"),
+    [
+        ({"encoder_attention": "matrix(heads=7)"}, ["encoder_attention=matrix", "d_model"]),
+        ({"d_model": 30}, ["positional=sine", "d_model"]),
+        ({"positional": "learned(size=3)"}, ["positional=learned(size=3)", "backbone=tiny"]),
+        ({"positional": "learned", "d_model": 33}, ["positional=learned", "encoder_attention=sdpa"]),
+    ],
+)
 def test_parts_that_do_not_fit_are_refused_by_a_sentence_that_names_both(changes, both):
     with pytest.raises(ConfigError) as refusal:
         detrkit.build("detr_tiny", **{**SMALL, **changes})

@@ -59,8 +59,10 @@ def slow_match(probabilities, boxes, target):
         return -probabilities[query][label] + 5 * slow_l1(boxes[query], box) - 2 * slow_giou(boxes[query], box)
 
     objects = list(zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True))
-    return min(permutations(range(len(boxes)), len(objects)),
-               key=lambda queries: sum(cost(q, *o) for q, o in zip(queries, objects, strict=True)))
+    return min(
+        permutations(range(len(boxes)), len(objects)),
+        key=lambda queries: sum(cost(q, *o) for q, o in zip(queries, objects, strict=True)),
+    )
 
 
 def slow_terms(logits, boxes, targets, eos_coef):
@@ -68,8 +70,9 @@ def slow_terms(logits, boxes, targets, eos_coef):
     surprise = weights = l1 = giou = 0.0
     for scores, places, target in zip(logits.softmax(-1).tolist(), boxes.tolist(), targets, strict=True):
         wanted = [CLASSES] * len(scores)
-        for query, label, box in zip(slow_match(scores, places, target), target["labels"].tolist(),
-                                     target["boxes"].tolist(), strict=True):
+        for query, label, box in zip(
+            slow_match(scores, places, target), target["labels"].tolist(), target["boxes"].tolist(), strict=True
+        ):
             wanted[query] = label
             l1 += slow_l1(places[query], box)
             giou += 1 - slow_giou(places[query], box)
@@ -102,7 +105,10 @@ def test_one_image_by_hand():
     losses = make_criterion(num_classes=1)(DetectorOutput(logits, boxes), [target])
     ln2 = float(torch.tensor(2.0).log())
     assert {n: round(float(v), 6) for n, v in losses.terms.items()} == {
-        "loss_ce": round(ln2, 6), "loss_bbox": 0.5, "loss_giou": 0.5}
+        "loss_ce": round(ln2, 6),
+        "loss_bbox": 0.5,
+        "loss_giou": 0.5,
+    }
     assert float(losses.total) == pytest.approx(ln2 + 5 * 0.5 + 2 * 0.5)
     assert float(losses.metrics["class_error"]) == 0
     assert float(losses.metrics["cardinality_error"]) == 1
@@ -143,11 +149,15 @@ def test_equals_the_golden_losses(shared):
         numbers["class_error"] = float(np.float32(numbers["class_error"]))  # the official code counts in float32
         assert fill.compare_numbers(case["losses"], numbers, rel=1e-9) == []
         assert losses.total.item() == pytest.approx(case["weighted_total"], rel=1e-9)
-        norms = {f"layer{i}": {"logits": float(gradient.logits[i].norm()), "boxes": float(gradient.boxes[i].norm())}
-                 for i in range(6)}
+        norms = {
+            f"layer{i}": {"logits": float(gradient.logits[i].norm()), "boxes": float(gradient.boxes[i].norm())}
+            for i in range(6)
+        }
         assert fill.compare_numbers(case["gradient_norms_of_weighted_total"], norms, rel=1e-9) == []
-        samples = {key: {"index": part["index"], "value": getattr(gradient, key)[-1].flatten()[part["index"]].tolist()}
-                   for key, part in case["gradient_samples_layer5"].items()}
+        samples = {
+            key: {"index": part["index"], "value": getattr(gradient, key)[-1].flatten()[part["index"]].tolist()}
+            for key, part in case["gradient_samples_layer5"].items()
+        }
         assert fill.compare_numbers(case["gradient_samples_layer5"], samples, rel=1e-7, abs_=1e-12) == []
 
 
@@ -169,24 +179,33 @@ def box(*numbers):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("target", "words"), [
-    (objects(labels=torch.tensor([0, CLASSES])), ["labels: image 77: box 1: label out of range; got 4; expected 0..3"]),
-    (objects(labels=torch.tensor([7, 0])), ["box 0: label out of range", "got 7", "0-based"]),
-    (objects(labels=torch.tensor([-1, 0])), ["box 0: label out of range", "got -1"]),
-    (objects(labels=torch.tensor([0, -100])), ["box 1: label out of range", "got -100"]),
-    (objects(labels=torch.tensor([0.0, 1.0])), ["labels: image 77: labels have the wrong dtype", "float32", "int64"]),
-    (objects(labels=torch.tensor([True, False])), ["wrong dtype", "torch.bool"]),
-    (objects(labels=torch.tensor([0, 1], dtype=torch.uint8)), ["wrong dtype", "torch.uint8"]),
-    (objects(labels=torch.tensor([0, 1, 2])), ["image 77", "2 boxes", "(3,)"]),
-    (objects(labels=torch.tensor([[0, 1]])), ["image 77", "2 boxes", "(1, 2)"]),
-    (box(0.5, float("nan"), 0.1, 0.1), ["boxes: image 77: box 0: coordinates are not finite", "nan"]),
-    (box(0.5, 0.5, float("inf"), 0.1), ["box 0: coordinates are not finite", "inf"]),
-    (box(50.0, 40.0, 20.0, 30.0), ["boxes: image 77: box 0: looks like pixels", "50.0", "cxcywh"]),
-    (box(0.5, 0.5, 0.0, 0.1), ["box 0: no width or height", "w > 0"]),
-    (box(0.5, 0.5, 0.1, -0.1), ["box 0: no width or height"]),
-    (objects(boxes=torch.full((2, 5), 0.5)), ["boxes: image 77", "wrong shape", "(2, 5)", "[T, 4]"]),
-    (objects(boxes=torch.ones(2, 4, dtype=torch.int64)), ["boxes: image 77", "wrong dtype", "torch.int64"]),
-])
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (
+            objects(labels=torch.tensor([0, CLASSES])),
+            ["labels: image 77: box 1: label out of range; got 4; expected 0..3"],
+        ),
+        (objects(labels=torch.tensor([7, 0])), ["box 0: label out of range", "got 7", "0-based"]),
+        (objects(labels=torch.tensor([-1, 0])), ["box 0: label out of range", "got -1"]),
+        (objects(labels=torch.tensor([0, -100])), ["box 1: label out of range", "got -100"]),
+        (
+            objects(labels=torch.tensor([0.0, 1.0])),
+            ["labels: image 77: labels have the wrong dtype", "float32", "int64"],
+        ),
+        (objects(labels=torch.tensor([True, False])), ["wrong dtype", "torch.bool"]),
+        (objects(labels=torch.tensor([0, 1], dtype=torch.uint8)), ["wrong dtype", "torch.uint8"]),
+        (objects(labels=torch.tensor([0, 1, 2])), ["image 77", "2 boxes", "(3,)"]),
+        (objects(labels=torch.tensor([[0, 1]])), ["image 77", "2 boxes", "(1, 2)"]),
+        (box(0.5, float("nan"), 0.1, 0.1), ["boxes: image 77: box 0: coordinates are not finite", "nan"]),
+        (box(0.5, 0.5, float("inf"), 0.1), ["box 0: coordinates are not finite", "inf"]),
+        (box(50.0, 40.0, 20.0, 30.0), ["boxes: image 77: box 0: looks like pixels", "50.0", "cxcywh"]),
+        (box(0.5, 0.5, 0.0, 0.1), ["box 0: no width or height", "w > 0"]),
+        (box(0.5, 0.5, 0.1, -0.1), ["box 0: no width or height"]),
+        (objects(boxes=torch.full((2, 5), 0.5)), ["boxes: image 77", "wrong shape", "(2, 5)", "[T, 4]"]),
+        (objects(boxes=torch.ones(2, 4, dtype=torch.int64)), ["boxes: image 77", "wrong dtype", "torch.int64"]),
+    ],
+)
 def test_bad_targets_are_refused_in_one_line(target, words):
     outputs, targets = batch([objects(), target])
     with pytest.raises(TargetError) as refusal:

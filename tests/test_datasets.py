@@ -178,8 +178,10 @@ def test_clean_boxes_clips_and_drops_and_tells():
     assert keep.tolist() == [True, True, False, False, False]
     assert inside[1].tolist() == [0, 2, 10, 30]
     assert told == [
-        (1, "box reaches out of the image", "clipped"), (2, "box lies outside the image", "dropped"),
-        (3, "box has no area", "dropped"), (4, "box lies outside the image", "dropped"),
+        (1, "box reaches out of the image", "clipped"),
+        (2, "box lies outside the image", "dropped"),
+        (3, "box has no area", "dropped"),
+        (4, "box lies outside the image", "dropped"),
     ]
 
 
@@ -195,8 +197,9 @@ def test_voc_reads_the_layout(tree):
     assert image.getpixel((0, 0)) == (200, 30, 30)
     assert target["image_id"] == "a"
     assert target["labels"].tolist() == [1, 2]
-    np.testing.assert_allclose(target["boxes"], [
-        [5 / 40, 10 / 30, 10 / 40, 20 / 30], [22 / 40, 17 / 30, 36 / 40, 26 / 30]], rtol=1e-6)
+    np.testing.assert_allclose(
+        target["boxes"], [[5 / 40, 10 / 30, 10 / 40, 20 / 30], [22 / 40, 17 / 30, 36 / 40, 26 / 30]], rtol=1e-6
+    )
     assert data[1][1]["boxes"].shape == (0, 4), "an image without objects is an image"
     assert_same(data[-1], data[1], "by a negative index")
 
@@ -213,9 +216,14 @@ def test_voc_floats(tree):
     np.testing.assert_allclose(tree.read(strict=True)[0][1]["boxes"][0, 2:], [10.75 / 40, 11 / 30], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("difficult", "crowds"), [
-    ("ignore", [True, False]), ("keep", [False, False]), ("drop", [False]),
-])
+@pytest.mark.parametrize(
+    ("difficult", "crowds"),
+    [
+        ("ignore", [True, False]),
+        ("keep", [False, False]),
+        ("drop", [False]),
+    ],
+)
 def test_voc_difficult(tree, difficult, crowds):
     tree.write("a", xml(thing(extra="<difficult>1</difficult>"), thing(extra="<difficult>0</difficult>")))
     assert tree.read(difficult=difficult, strict=True)[0][1]["iscrowd"].tolist() == crowds
@@ -245,10 +253,14 @@ def test_voc_orientation(tree):
     np.testing.assert_allclose(target["boxes"], [[0.25, 0.75, 0.5, 0.5]])
 
 
-@pytest.mark.parametrize(("encode", "declared"), [
-    (lambda t: b"\xef\xbb\xbf" + t.encode(), "utf-8"), (lambda t: t.encode("utf-16"), "utf-16"),
-    (lambda t: t.encode("latin-1"), "latin-1"),
-])
+@pytest.mark.parametrize(
+    ("encode", "declared"),
+    [
+        (lambda t: b"\xef\xbb\xbf" + t.encode(), "utf-8"),
+        (lambda t: t.encode("utf-16"), "utf-16"),
+        (lambda t: t.encode("latin-1"), "latin-1"),
+    ],
+)
 def test_voc_encodings(tree, encode, declared):
     tree.write("a", encode(f'<?xml version="1.0" encoding="{declared}"?>' + xml(thing("Käfer"))))
     assert "Käfer" in tree.read(strict=True).label_space.names
@@ -290,10 +302,18 @@ FAULTS = {
     "nested": (xml(f"<objects>{thing()}</objects>"), "not where objects are", "dropped", 0),
     "difficult": (xml(thing(extra="<difficult>very</difficult>")), "not a mark", "taken as not difficult", 1),
     "no size": (xml(thing(), size=""), "field is missing", "size taken from the image", 1),
-    "other size": (xml(thing(), size="<size><width>30</width><height>40</height></size>"),
-                   "size is not that of the image", "size taken from the image", 1),
-    "odd size": (xml(thing(), size="<size><width>x</width><height>40</height></size>"),
-                 "not a number", "size taken from the image", 1),
+    "other size": (
+        xml(thing(), size="<size><width>30</width><height>40</height></size>"),
+        "size is not that of the image",
+        "size taken from the image",
+        1,
+    ),
+    "odd size": (
+        xml(thing(), size="<size><width>x</width><height>40</height></size>"),
+        "not a number",
+        "size taken from the image",
+        1,
+    ),
     "up": (xml(thing(), filename="../../b.png"), "path leads out", "image found by its id", 1),
     "up, windows": (xml(thing(), filename="..\\b.png"), "path leads out", "image found by its id", 1),
     "absolute": (xml(thing(), filename="/etc/passwd"), "path leads out", "image found by its id", 1),
@@ -310,8 +330,12 @@ FAULTS = {
     "binary": (bytes(range(256)), "not well-formed XML", "image skipped", None),
     "laughs": (LAUGHS, "declares a document type", "image skipped", None),
     "laughs, utf-16": (LAUGHS.encode("utf-16"), "declares a document type", "image skipped", None),
-    "outside entity": ('<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>', "declares a document type",
-                       "image skipped", None),
+    "outside entity": (
+        '<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>',
+        "declares a document type",
+        "image skipped",
+        None,
+    ),
 }
 
 
@@ -340,10 +364,17 @@ def test_voc_findings_name_the_object_by_its_place_in_the_file(tree):
     assert [f.field for f in tree.read().findings] == ["object[0].xmin", "object[2].bndbox", "object[3].bndbox"]
 
 
-@pytest.mark.parametrize(("listed", "what"), [
-    ("b\nnothing", "no annotation file"), ("b\n../b", "no plain file name"), ("b\n/etc/passwd", "no plain file name"),
-    ("b\nb", "listed twice"), ("b\nB", "listed twice"), ("b\nx\0y", "no plain file name"),
-])
+@pytest.mark.parametrize(
+    ("listed", "what"),
+    [
+        ("b\nnothing", "no annotation file"),
+        ("b\n../b", "no plain file name"),
+        ("b\n/etc/passwd", "no plain file name"),
+        ("b\nb", "listed twice"),
+        ("b\nB", "listed twice"),
+        ("b\nx\0y", "no plain file name"),
+    ],
+)
 def test_voc_faults_of_split_files(tree, listed, what):
     tree.list("train", listed)
     data = tree.read()
@@ -451,8 +482,16 @@ def test_voc_what_cannot_be_a_data_set(tree):
         tree.read()
 
 
-@pytest.mark.parametrize("content", [LAUGHS, "<a>" * 1_300_000, "<annotation>" + "<a/>" * 250_000 + "</annotation>",
-                                     "<annotation a='" + "x" * 5_000_000 + "'/>", "<!-- " + "x" * 4_000_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        LAUGHS,
+        "<a>" * 1_300_000,
+        "<annotation>" + "<a/>" * 250_000 + "</annotation>",
+        "<annotation a='" + "x" * 5_000_000 + "'/>",
+        "<!-- " + "x" * 4_000_000,
+    ],
+)
 def test_voc_hostile_xml_costs_little(tree, content):
     tree.write("a", content)
     tracemalloc.start()
@@ -468,8 +507,9 @@ def test_voc_hostile_xml_costs_little(tree, content):
 @given(seed=st.integers(0, 2**32 - 1))
 def test_voc_fuzzed_annotations_are_read_or_told(tmp_path_factory, seed):
     tree = Tree(tmp_path_factory.mktemp("fuzz") / "voc")
-    written = mutated(xml(thing(), thing("dog", (5, 5, 40, 30), "<difficult>0</difficult>")).encode(),
-                      np.random.default_rng(seed))
+    written = mutated(
+        xml(thing(), thing("dog", (5, 5, 40, 30), "<difficult>0</difficult>")).encode(), np.random.default_rng(seed)
+    )
     tree.write("a", written)
     data = tree.read()
     kept = 0
@@ -488,9 +528,33 @@ def test_voc_fuzzed_annotations_are_read_or_told(tmp_path_factory, seed):
 
 
 ODD = [
-    "", " ", "-1", "-0", "0", "41",
-    "1e308", "-1e308", "1e-320", "nan", "inf", "0x10", "1,5", "5.", "+7", "\u0667", "1_0",
-    "12px", "&#10;", "&lt;cat&gt;", "../x", "Unspecified", "true", "x" * 300, "<b>3</b>", "<!--c-->4", "<![CDATA[5]]>",
+    "",
+    " ",
+    "-1",
+    "-0",
+    "0",
+    "41",
+    "1e308",
+    "-1e308",
+    "1e-320",
+    "nan",
+    "inf",
+    "0x10",
+    "1,5",
+    "5.",
+    "+7",
+    "\u0667",
+    "1_0",
+    "12px",
+    "&#10;",
+    "&lt;cat&gt;",
+    "../x",
+    "Unspecified",
+    "true",
+    "x" * 300,
+    "<b>3</b>",
+    "<!--c-->4",
+    "<![CDATA[5]]>",
     "&e;",
 ]
 SCRAPS = [b"<", b">", b"</object>", b"<object>", b"&lt;", b"\0", b"\xff", b"<!--", b"<![CDATA[", b"<?xml?>"]
@@ -504,11 +568,11 @@ def mutated(data, rng):
             field = fields[rng.integers(len(fields))]
             odd, name = ODD[rng.integers(len(ODD))].encode(), field[1]
             changed = [b"<%s>%s</%s>" % (name, odd, name), field[0] * 2, b"", field[0].upper(), field[0] + odd]
-            data = data[:field.start()] + changed[rng.choice(5, p=[0.6, 0.1, 0.1, 0.1, 0.1])] + data[field.end():]
+            data = data[: field.start()] + changed[rng.choice(5, p=[0.6, 0.1, 0.1, 0.1, 0.1])] + data[field.end() :]
     if rng.random() < 1 / 3:
         start = int(rng.integers(len(data) + 1))
         scrap = [bytes([rng.integers(256)]), b"", SCRAPS[rng.integers(len(SCRAPS))]][rng.integers(3)]
-        data = data[:start] + scrap + data[start + int(rng.integers(0, 3)):]
+        data = data[:start] + scrap + data[start + int(rng.integers(0, 3)) :]
     return data
 
 
@@ -530,7 +594,9 @@ def test_voc_blood_cells():
     assert counts == {"train": 205, "val": 87, "test": 72, "trainval": 292}
     assert boxes == 4886
     assert findings == {
-        "train": ["BloodImage_00343 object[3].bndbox"], "val": ["BloodImage_00338 object[12].bndbox"], "test": [],
+        "train": ["BloodImage_00343 object[3].bndbox"],
+        "val": ["BloodImage_00338 object[12].bndbox"],
+        "test": [],
         "trainval": ["BloodImage_00338 object[12].bndbox", "BloodImage_00343 object[3].bndbox"],
     }
     with pytest.raises(DataError, match="box has no area"):

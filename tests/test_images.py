@@ -27,8 +27,14 @@ def first_row(image):
 def turned(pixels, orientation):
     """EXIF 2.3, table 4: where the 0th row and column of the stored image are shown."""
     return {
-        1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.T,
-        6: np.rot90(pixels, -1), 7: pixels[::-1, ::-1].T, 8: np.rot90(pixels),
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.T,
+        6: np.rot90(pixels, -1),
+        7: pixels[::-1, ::-1].T,
+        8: np.rot90(pixels),
     }[orientation]
 
 
@@ -39,9 +45,16 @@ def exif(orientation):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize(("suffix", "options"), [
-    (".png", {}), (".webp", {"lossless": True}), (".tif", {}), (".tif", {"compression": "tiff_lzw"}), (".jpg", {}),
-])
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        (".png", {}),
+        (".webp", {"lossless": True}),
+        (".tif", {}),
+        (".tif", {"compression": "tiff_lzw"}),
+        (".jpg", {}),
+    ],
+)
 def test_orientation_is_applied_once(tmp_path, suffix, options, orientation):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(RAMP // 64 * 64).resize((400, 200), 0).save(path, exif=exif(orientation), **options)
@@ -59,7 +72,7 @@ def test_orientation_behind_the_pixels_of_a_png(tmp_path):
     Image.fromarray(RAMP).save(buffer, "PNG", exif=exif(6))
     data = buffer.getvalue()
     start = data.index(b"eXIf") - 4
-    end = start + 12 + struct.unpack(">I", data[start:start + 4])[0]
+    end = start + 12 + struct.unpack(">I", data[start : start + 4])[0]
     path = tmp_path / "late.png"
     path.write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
     assert image_size(path) == (40, 20)
@@ -79,10 +92,18 @@ def test_size_comes_from_the_header_alone(tmp_path):
 DEEP = np.array([[0, 32768, 65535, 256]])
 
 
-@pytest.mark.parametrize("array", [
-    DEEP.astype(np.uint16), DEEP.astype(">u2"), DEEP.astype(np.int32), (DEEP * 32768).astype(np.int32),
-    DEEP.astype(np.float32), (DEEP / 257).astype(np.float32), (DEEP / 65535).astype(np.float32),
-])
+@pytest.mark.parametrize(
+    "array",
+    [
+        DEEP.astype(np.uint16),
+        DEEP.astype(">u2"),
+        DEEP.astype(np.int32),
+        (DEEP * 32768).astype(np.int32),
+        DEEP.astype(np.float32),
+        (DEEP / 257).astype(np.float32),
+        (DEEP / 65535).astype(np.float32),
+    ],
+)
 @pytest.mark.parametrize("suffix", [None, ".png", ".tif"])
 def test_deep_grey_is_scaled_by_its_depth(tmp_path, array, suffix):
     image = Image.fromarray(array)
@@ -98,8 +119,10 @@ def test_sixteen_bit_colour(tmp_path):
     rows = b"\0" + struct.pack(">6H", 65535, 32768, 0, 256, 65280, 511)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     path = tmp_path / "deep.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    )
     assert np.abs(np.asarray(read_image(path)).astype(int) - [[[255, 128, 0], [1, 254, 1]]]).max() <= 1
 
 
@@ -118,25 +141,50 @@ def two(mode, first, second):
     return image
 
 
-@pytest.mark.parametrize(("image", "expected"), [
-    (two("1", 0, 1), [(0, 0, 0), (255, 255, 255)]),
-    (two("L", 10, 250), [(10, 10, 10), (250, 250, 250)]),
-    (two("LA", (10, 255), (10, 0)), [(10, 10, 10), (255, 255, 255)]),
-    (two("RGBA", (0, 0, 0, 128), (9, 8, 7, 255)), [(127, 127, 127), (9, 8, 7)]),
-    (palette(), [(200, 0, 0), (0, 200, 0)]),
-    (palette(0), [(255, 255, 255), (0, 200, 0)]),
-    (palette(b"\xff\x00"), [(200, 0, 0), (255, 255, 255)]),
-    (two("CMYK", (0, 0, 0, 0), (0, 255, 255, 0)), [(255, 255, 255), (255, 0, 0)]),
-    (two("YCbCr", (255, 128, 128), (0, 128, 128)), [(255, 255, 255), (0, 0, 0)]),
-])
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (two("1", 0, 1), [(0, 0, 0), (255, 255, 255)]),
+        (two("L", 10, 250), [(10, 10, 10), (250, 250, 250)]),
+        (two("LA", (10, 255), (10, 0)), [(10, 10, 10), (255, 255, 255)]),
+        (two("RGBA", (0, 0, 0, 128), (9, 8, 7, 255)), [(127, 127, 127), (9, 8, 7)]),
+        (palette(), [(200, 0, 0), (0, 200, 0)]),
+        (palette(0), [(255, 255, 255), (0, 200, 0)]),
+        (palette(b"\xff\x00"), [(200, 0, 0), (255, 255, 255)]),
+        (two("CMYK", (0, 0, 0, 0), (0, 255, 255, 0)), [(255, 255, 255), (255, 0, 0)]),
+        (two("YCbCr", (255, 128, 128), (0, 128, 128)), [(255, 255, 255), (0, 0, 0)]),
+    ],
+)
 def test_modes(image, expected):
     before, mode = image.tobytes(), image.mode
     assert [to_rgb(image).getpixel((x, 0)) for x in (0, 1)] == expected
     assert (image.tobytes(), image.mode) == (before, mode), "the image given is left as it is"
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr",
-                                  "HSV", "LAB", "I", "F", "I;16", "I;16B", "I;16L"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "1",
+        "L",
+        "LA",
+        "La",
+        "P",
+        "PA",
+        "RGB",
+        "RGBA",
+        "RGBa",
+        "RGBX",
+        "CMYK",
+        "YCbCr",
+        "HSV",
+        "LAB",
+        "I",
+        "F",
+        "I;16",
+        "I;16B",
+        "I;16L",
+    ],
+)
 def test_every_mode_of_pillow_gives_rgb(mode):
     image = to_rgb(Image.new(mode, (3, 2)))
     assert (image.mode, image.size) == ("RGB", (3, 2))
@@ -160,7 +208,8 @@ def png_header(width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 500)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+    )
 
 
 @pytest.mark.parametrize("size", [(30_000, 30_000), (10_000, 10_000), (MAX_PIXELS + 1, 1), (2**31 - 1, 2**31 - 1)])
@@ -179,9 +228,16 @@ def test_bombs_are_refused_and_pillow_keeps_its_limit(tmp_path, monkeypatch, siz
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"<html>404</html>", b"\xff\xd8\xff\xe0", b"\0" * 100, b"%!PS-Adobe-3.0 EPSF-3.0\n",
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>404</html>",
+        b"\xff\xd8\xff\xe0",
+        b"\0" * 100,
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    ],
+)
 def test_what_is_no_image_is_named(tmp_path, content):
     path = tmp_path / "fake.jpg"
     path.write_bytes(content)
@@ -213,7 +269,7 @@ def test_damaged_files_give_an_image_or_one_line(tmp_path, kind, seed, cut):
     for _ in range(rng.integers(0, 8)):
         data[rng.integers(len(data))] = rng.integers(256)
     path = tmp_path / "fuzzed"
-    path.write_bytes(data[:rng.integers(len(data))] if cut else data)
+    path.write_bytes(data[: rng.integers(len(data))] if cut else data)
     for read in (image_size, read_image):
         message = failure(read, path)
         assert message is None or (message.startswith(f"{path}: ") and "\n" not in message)

@@ -20,6 +20,7 @@ from detrkit.testing.criterion import draw_target
 from detrkit.testing.law import seeded_draw
 from detrkit.testing.model import ATTENTIONS, charge, draw_images, draw_model, make_model, same_function
 from detrkit.testing.tensors import check_close
+from detrkit.transformer import Memory
 
 
 @pytest.mark.fast
@@ -44,7 +45,9 @@ def our_name(name):
     parts = {"encoder": ("self_attn", "ffn"), "decoder": ("self_attn", "cross_attn", "ffn")}
     return re.sub(
         r"^(encoder|decoder)\.(layers\.\d+)\.norm(\d)",
-        lambda found: f"{found[1]}.{found[2]}.{parts[found[1]][int(found[3]) - 1]}_residual.norm", name)
+        lambda found: f"{found[1]}.{found[2]}.{parts[found[1]][int(found[3]) - 1]}_residual.norm",
+        name,
+    )
 
 
 def test_equals_the_golden_outputs(shared):
@@ -73,6 +76,54 @@ def test_equals_the_golden_outputs(shared):
             check_close(states, expected, f"with {name}", rtol=1e-11)
 
 
+def tokens(*shape):
+    return torch.randn(*shape, 32, dtype=torch.float64)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_layers_written_out(pre_norm):
+    """Positions are added to queries and keys, never to values; norms stand after the sum or before the sublayer."""
+    model, padding = draw_model(make_model, seeded_draw(0), pre_norm=pre_norm), torch.tensor([[False] * 6 + [True]])
+    memory, (content, place) = Memory(tokens(1, 7), tokens(1, 7), padding, ((1, 7),)), (tokens(1, 5), tokens(1, 5))
+
+    def add(residual, x, sublayer):
+        return x + sublayer(residual.norm(x)) if pre_norm else residual.norm(x + sublayer(x))
+
+    def think(layer, x):
+        return add(layer.ffn_residual, x, lambda x: layer.ffn.linear2(layer.ffn.linear1(x).relu()))
+
+    layer, positions = model.encoder.layers[0], memory.positions
+    expected = add(
+        layer.self_attn_residual,
+        memory.tokens,
+        lambda x: layer.self_attn(x + positions, x + positions, x, mask=padding).output,
+    )
+    check_close(layer(memory).tokens, think(layer, expected), "from the formula")
+
+    layer, keys = model.decoder.layers[0], memory.tokens + positions
+    expected = add(layer.self_attn_residual, content, lambda x: layer.self_attn(x + place, x + place, x).output)
+    expected = add(
+        layer.cross_attn_residual,
+        expected,
+        lambda x: layer.cross_attn(x + place, keys, memory.tokens, mask=padding).output,
+    )
+    check_close(layer(content, place, memory), think(layer, expected), "from the formula")
+
+
+@pytest.mark.fast
+def test_heads_written_out():
+    """Logits are linear in the last state; a box is the sigmoid, once, of three layers with ReLU between."""
+    model, (images, mask) = draw_model(make_model, seeded_draw(0)).eval(), draw_images(seeded_draw(1))
+    memory = model.encoder(model.tokenize(images, mask))
+    states = model.decoder(model.queries(memory), memory, every_layer=True)
+    outputs, (first, second, third) = model(images, mask), model.bbox_embed.layers
+    check_close(outputs.logits, states @ model.class_embed.weight.T + model.class_embed.bias, "from the formula")
+    check_close(outputs.boxes, third(second(first(states).relu()).relu()).sigmoid(), "from the formula")
+    assert torch.equal(model.queries(memory).positions[0], model.queries.positions.weight)
+    assert not model.queries(memory).content.any()
+
+
 # ---- every part has an effect
 
 
@@ -88,10 +139,19 @@ def test_every_parameter_matters(pre_norm):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("change", [
-    {"positional": None}, {"positional": "learned"}, {"decoder_self_attention": None}, {"pre_norm": False},
-    {"activation": "gelu"}, {"enc_layers": 2}, {"dec_layers": 3}, {"encoder_attention": "sdpa(heads=2)"},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"positional": None},
+        {"positional": "learned"},
+        {"decoder_self_attention": None},
+        {"pre_norm": False},
+        {"activation": "gelu"},
+        {"enc_layers": 2},
+        {"dec_layers": 3},
+        {"encoder_attention": "sdpa(heads=2)"},
+    ],
+)
 def test_every_choice_of_parts_changes_the_model(change):
     torch.manual_seed(0)
     plain = make_model().eval()
@@ -146,15 +206,18 @@ def test_the_laws_catch_a_mask_that_is_ignored(place):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("images", "words"), [
-    (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), ["wrong dtype", "torch.uint8", "predict"]),
-    (torch.zeros(1, 3, 32, 32, dtype=torch.int64), ["wrong dtype", "torch.int64"]),
-    (torch.zeros(1, 1, 32, 32), ["wrong shape", "(1, 1, 32, 32)", "[B, 3, H, W]"]),
-    (torch.zeros(1, 4, 32, 32), ["wrong shape", "(1, 4, 32, 32)"]),
-    (torch.zeros(1, 32, 32, 3), ["wrong shape", "(1, 32, 32, 3)"]),
-    (torch.zeros(3, 32, 32), ["wrong shape", "(3, 32, 32)"]),
-    (torch.full((1, 3, 32, 32), 255.0), ["unnormalised", "255", "predict"]),
-])
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), ["wrong dtype", "torch.uint8", "predict"]),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.int64), ["wrong dtype", "torch.int64"]),
+        (torch.zeros(1, 1, 32, 32), ["wrong shape", "(1, 1, 32, 32)", "[B, 3, H, W]"]),
+        (torch.zeros(1, 4, 32, 32), ["wrong shape", "(1, 4, 32, 32)"]),
+        (torch.zeros(1, 32, 32, 3), ["wrong shape", "(1, 32, 32, 3)"]),
+        (torch.zeros(3, 32, 32), ["wrong shape", "(3, 32, 32)"]),
+        (torch.full((1, 3, 32, 32), 255.0), ["unnormalised", "255", "predict"]),
+    ],
+)
 def test_images_that_are_refused(images, words):
     with pytest.raises(ShapeError) as refusal:
         make_model().float()(images)
@@ -165,10 +228,16 @@ def test_images_that_are_refused(images, words):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("mask", [
-    torch.zeros(2, 32, 32), torch.zeros(2, 32, 32, dtype=torch.uint8), torch.zeros(1, 32, 32, dtype=torch.bool),
-    torch.zeros(2, 32, 31, dtype=torch.bool), torch.zeros(2, 1, 32, 32, dtype=torch.bool),
-])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.zeros(2, 32, 32),
+        torch.zeros(2, 32, 32, dtype=torch.uint8),
+        torch.zeros(1, 32, 32, dtype=torch.bool),
+        torch.zeros(2, 32, 31, dtype=torch.bool),
+        torch.zeros(2, 1, 32, 32, dtype=torch.bool),
+    ],
+)
 def test_masks_that_are_refused(mask):
     with pytest.raises(ShapeError, match=r"mask does not fit the images; got .* expected torch.bool, \(2, 32, 32\)"):
         make_model()(torch.zeros(2, 3, 32, 32).double(), mask)

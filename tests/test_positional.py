@@ -23,11 +23,16 @@ pytestmark = pytest.mark.fast
 
 
 @pytest.mark.parametrize("law", laws_of("positional"))
-@pytest.mark.parametrize(("name", "set_to"), [
-    *((name, {}) for name in REGISTRY.names("positional")),
-    ("sine", {"normalize": False}), ("sine", {"offset": -0.5}), ("sine", {"temperature": 20.0}),
-    ("learned", {"size": 5}),
-])
+@pytest.mark.parametrize(
+    ("name", "set_to"),
+    [
+        *((name, {}) for name in REGISTRY.names("positional")),
+        ("sine", {"normalize": False}),
+        ("sine", {"offset": -0.5}),
+        ("sine", {"temperature": 20.0}),
+        ("learned", {"size": 5}),
+    ],
+)
 @settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_law(name, set_to, law, data):
@@ -59,10 +64,17 @@ def written_out(mask, d_model, temperature, normalize, scale, offset):
     return codes
 
 
-@pytest.mark.parametrize(("options"), [
-    {}, {"normalize": False}, {"temperature": 20.0}, {"scale": 1.0}, {"offset": -0.5},
-    {"normalize": False, "offset": 3.0, "temperature": 50.0},
-])
+@pytest.mark.parametrize(
+    ("options"),
+    [
+        {},
+        {"normalize": False},
+        {"temperature": 20.0},
+        {"scale": 1.0},
+        {"offset": -0.5},
+        {"normalize": False, "offset": 3.0, "temperature": 50.0},
+    ],
+)
 @settings(deadline=None, max_examples=5)
 @given(data=st.data())
 def test_sine_is_the_formula(options, data):
@@ -186,10 +198,13 @@ class RowsOnly(CountsPadding):
         return torch.cat([rows, rows], 1)
 
 
-@pytest.mark.parametrize(("component", "broken"), [
-    (CountsPadding, {"padding_changes_no_code", "codes_are_as_declared"}),
-    (RowsOnly, {"cells_have_distinct_codes", "bad_masks_are_refused", "codes_are_as_declared"}),
-])
+@pytest.mark.parametrize(
+    ("component", "broken"),
+    [
+        (CountsPadding, {"padding_changes_no_code", "codes_are_as_declared"}),
+        (RowsOnly, {"cells_have_distinct_codes", "bad_masks_are_refused", "codes_are_as_declared"}),
+    ],
+)
 def test_faults_are_caught(component, broken):
     assert broken <= {result.law for result in check_component(component) if result.outcome == "broken"}
 

@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detrkit.config import TrainConfig
 from detrkit.datasets import Dataset
@@ -19,15 +20,27 @@ from detrkit.labels import LabelSpace
 from detrkit.presets import from_pairs
 from detrkit.registry import REGISTRY
 from detrkit.training import train
-from detrkit.training.data import Samples, WindowStream, Windows, collate, flip
+from detrkit.training.data import Samples, Windows, WindowStream, collate, flip
 from detrkit.training.log import read_log
 from detrkit.training.loop import Stopped, Trainer, count_surplus
 from detrkit.training.optimizer import learning_rate_factor, make_optimizer
 
 SMALL = {
-    "d_model": "32", "enc_layers": "1", "dec_layers": "2", "dim_feedforward": "32", "num_queries": "6",
-    "backbone": "tiny(width=8)", "data": "toy(size=48, length=10, held_out=4)", "short_side": "48", "long_side": "48",
-    "batch_size": "2", "warmup_steps": "2", "steps": "8", "dropout": "0.1", "flip": "0.5", "eval_every": "1",
+    "d_model": "32",
+    "enc_layers": "1",
+    "dec_layers": "2",
+    "dim_feedforward": "32",
+    "num_queries": "6",
+    "backbone": "tiny(width=8)",
+    "data": "toy(size=48, length=10, held_out=4)",
+    "short_side": "48",
+    "long_side": "48",
+    "batch_size": "2",
+    "warmup_steps": "2",
+    "steps": "8",
+    "dropout": "0.1",
+    "flip": "0.5",
+    "eval_every": "1",
 }
 
 
@@ -151,16 +164,26 @@ def test_a_resumed_run_leaves_no_trace(tmp_path, stop_after):
         expected, got = (read(run.folder / name)[0] for run in (whole, parts))
         assert expected.keys() == got.keys()
         assert all(torch.equal(expected[key], got[key]) for key in expected)
-    logs = [[{k: v for k, v in e.items() if k != "seconds"} for kind in ("train", "eval")
-             for e in read_log(run.folder / "metrics.jsonl", kind)] for run in (whole, parts)]
+    logs = [
+        [
+            {k: v for k, v in e.items() if k != "seconds"}
+            for kind in ("train", "eval")
+            for e in read_log(run.folder / "metrics.jsonl", kind)
+        ]
+        for run in (whole, parts)
+    ]
     assert logs[0] == logs[1]
 
 
 def test_a_real_signal_saves_and_says_how_to_go_on(tmp_path):
     words = [f"{name}={value}" for name, value in {**SMALL, "steps": "100000", "eval_every": "0"}.items()]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "detrkit.cli", "train", "detr_tiny", *words, "--out",
-                                str(tmp_path / "run")], stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "detrkit.cli", "train", "detr_tiny", *words, "--out", str(tmp_path / "run")],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
     log = tmp_path / "run" / "metrics.jsonl"
     deadline = time.time() + 50
     while time.time() < deadline and not (log.exists() and log.stat().st_size > 500):

@@ -174,11 +174,19 @@ def check_mask(mask: Tensor, key: Tensor) -> None:
         ShapeError: another dtype, or a shape that does not belong to the keys.
     """
     if mask.dtype != torch_bool:
-        raise ShapeError("attention mask has the wrong dtype", field="mask", value=str(mask.dtype),
-                         expected="torch.bool, True = padding")
+        raise ShapeError(
+            "attention mask has the wrong dtype",
+            field="mask",
+            value=str(mask.dtype),
+            expected="torch.bool, True = padding",
+        )
     if mask.shape != key.shape[:2]:
-        raise ShapeError("attention mask does not fit the keys", field="mask", value=tuple(mask.shape),
-                         expected=f"{tuple(key.shape[:2])}, from keys of shape {tuple(key.shape)}")
+        raise ShapeError(
+            "attention mask does not fit the keys",
+            field="mask",
+            value=tuple(mask.shape),
+            expected=f"{tuple(key.shape[:2])}, from keys of shape {tuple(key.shape)}",
+        )
 
 
 def _state_to_canonical(module: DenseAttention, state: State, prefix: str, _: Any) -> None:

@@ -42,7 +42,8 @@ class PerHeadAttention(DenseAttention):
         """Stack the heads' projections: all queries, then all keys, then all values."""
         packed = {
             f"in_proj_{kind}": cat([own.pop(f"head.{h}.{part}.{kind}") for part in _PARTS for h in range(self.heads)])
-            for kind in ("weight", "bias") if f"head.0.query.{kind}" in own
+            for kind in ("weight", "bias")
+            if f"head.0.query.{kind}" in own
         }
         return packed | own
 

@@ -29,5 +29,8 @@ class TorchAttention(DenseAttention):
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, need_weights: bool
     ) -> AttentionOutput:
         """PyTorch's own forward; fused when no weights are asked for."""
-        return AttentionOutput(*self.module(
-            query, key, value, key_padding_mask=mask, need_weights=need_weights, average_attn_weights=False))
+        return AttentionOutput(
+            *self.module(
+                query, key, value, key_padding_mask=mask, need_weights=need_weights, average_attn_weights=False
+            )
+        )

@@ -93,11 +93,17 @@ def survey(trunk: Trunk, owner: str) -> list[Level]:
     strides = [stride_of(maps) for maps in zip(*runs, strict=True)]
     if None in strides or sorted(strides) != strides:  # type: ignore[type-var]
         shapes = [tuple(level.shape[-2:]) for level in runs[1]]
-        raise ConfigError([f"{owner}: an image of {PROBES[1]} pixels gives maps of {shapes} cells, which no ascending "
-                           "strides explain as ceil(size / stride)"])
+        raise ConfigError(
+            [
+                f"{owner}: an image of {PROBES[1]} pixels gives maps of {shapes} cells, which no ascending "
+                "strides explain as ceil(size / stride)"
+            ]
+        )
     owned = _owned(runs[0], parameters)
-    return [Level(level.shape[1], int(stride or 0), names)
-            for level, stride, names in zip(runs[0], strides, owned, strict=True)]
+    return [
+        Level(level.shape[1], int(stride or 0), names)
+        for level, stride, names in zip(runs[0], strides, owned, strict=True)
+    ]
 
 
 def _run_on_meta(trunk: Trunk, tensors: dict[str, Tensor], size: tuple[int, int]) -> list[Tensor]:
@@ -126,14 +132,15 @@ def stride_of(maps: Sequence[Tensor]) -> int | None:
     """The stride that explains the cells of one level for all of `PROBES`; None when there is none."""
     if any(level.ndim != 4 for level in maps):
         return None
-    cells = [(size, cells) for probe, level in zip(PROBES, maps, strict=True)
-             for size, cells in zip(probe, level.shape[-2:], strict=True)]
+    cells = [
+        (size, cells)
+        for probe, level in zip(PROBES, maps, strict=True)
+        for size, cells in zip(probe, level.shape[-2:], strict=True)
+    ]
     return next((s for s in range(1, COARSEST + 1) if all(-(-size // s) == n for size, n in cells)), None)
 
 
-def trained_parameters(
-    owner: str, levels: Sequence[Level], trainable: int | None
-) -> set[str]:
+def trained_parameters(owner: str, levels: Sequence[Level], trainable: int | None) -> set[str]:
     """Names of the parameters to train: those of the last levels, or all.
 
     Raises:
@@ -143,9 +150,13 @@ def trained_parameters(
         trainable = len(levels)
     if trainable > len(levels):
         strides = tuple(level.stride for level in levels)
-        raise ConfigError([f"{owner}: trainable_levels: got {trainable}; expected at most {len(levels)}, the number "
-                           f"of levels (strides {strides})"])
-    return set().union(*(level.parameters for level in levels[len(levels) - trainable:]))
+        raise ConfigError(
+            [
+                f"{owner}: trainable_levels: got {trainable}; expected at most {len(levels)}, the number "
+                f"of levels (strides {strides})"
+            ]
+        )
+    return set().union(*(level.parameters for level in levels[len(levels) - trainable :]))
 
 
 def keep_every_pixel(body: nn.Module) -> None:

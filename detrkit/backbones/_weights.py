@@ -36,14 +36,21 @@ def load_weights(body: nn.Module, path: Path, names: Mapping[str, str], known: C
         "missing": [names[key] for key in own if names[key] not in state],
         "unexpected": [key for key in state if key not in wanted and key not in known and not _is_counter(key)],
         "misshapen": [
-            f"{names[key]} {_shape(state[names[key]])} instead of {_shape(tensor)}" for key, tensor in own.items()
+            f"{names[key]} {_shape(state[names[key]])} instead of {_shape(tensor)}"
+            for key, tensor in own.items()
             if names[key] in state and state[names[key]].shape != tensor.shape
         ],
     }
     if any(faults.values()):
-        raise CheckpointError("the weights do not fit the model", path=path, hint="; ".join(
-            f"{len(keys)} {fault}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
-            for fault, keys in faults.items() if keys))
+        raise CheckpointError(
+            "the weights do not fit the model",
+            path=path,
+            hint="; ".join(
+                f"{len(keys)} {fault}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
+                for fault, keys in faults.items()
+                if keys
+            ),
+        )
     body.load_state_dict({key: state[names[key]] for key in own}, strict=False)
 
 
@@ -55,8 +62,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     _check_file(path)
     state = _unwrapped(_read(path))
-    if not isinstance(state, dict) or not state or not all(
-        isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in state.items()
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in state.items())
     ):
         raise CheckpointError("holds no weights", path=path, expected="names with their tensors")
     for prefix in PREFIXES:
@@ -85,8 +94,11 @@ def _read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files make the readers raise almost anything
         if isinstance(error, UnpicklingError) and ("Unsupported" in str(error) or "GLOBAL" in str(error)):
-            raise CheckpointError("holds Python objects besides weights; refused, because reading them could run code",
-                                  path=path, hint="save the state dict alone") from None
+            raise CheckpointError(
+                "holds Python objects besides weights; refused, because reading them could run code",
+                path=path,
+                hint="save the state dict alone",
+            ) from None
         raise CheckpointError("is no weight file, or a damaged one", path=path, hint="fetch it again") from error
 
 

@@ -111,7 +111,8 @@ def _features(model: str, dilation: bool) -> nn.Module:
     if "dynamic_img_size" in inspect.signature(type(_plan(model)).__init__).parameters:
         options["dynamic_img_size"] = True
     body = _timm().create_model(
-        model, pretrained=False, features_only=True, out_indices=tuple(levels.values()), **options)
+        model, pretrained=False, features_only=True, out_indices=tuple(levels.values()), **options
+    )
     for module in body.modules():
         if hasattr(module, "dynamic_img_pad"):
             module.dynamic_img_pad = True
@@ -129,8 +130,11 @@ def _can_dilate(model: str) -> bool:
 
 def _names_in_files(body: nn.Module, plan: nn.Module) -> dict[str, str]:
     """The name that each entry of timm's feature extractor has in the whole network."""
-    unfolded = {f"{outer}_{inner}": f"{outer}.{inner}"
-                for outer, child in plan.named_children() for inner, _ in child.named_children()}
+    unfolded = {
+        f"{outer}_{inner}": f"{outer}.{inner}"
+        for outer, child in plan.named_children()
+        for inner, _ in child.named_children()
+    }
     names = {}
     for key in body.state_dict():
         top, _, rest = key.partition(".")
@@ -153,5 +157,6 @@ def _weight_file(plan: nn.Module, weights: str) -> Path:
     if not isinstance(file, str):
         raise CheckpointError(
             f"the weights {weights!r} of {config.get('architecture')} are not in the hub's cache",
-            hint=f"fetch model.safetensors of {repository}, and give weights='FILE'")
+            hint=f"fetch model.safetensors of {repository}, and give weights='FILE'",
+        )
     return Path(file)

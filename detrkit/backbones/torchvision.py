@@ -70,8 +70,10 @@ class TorchvisionBackbone(Trunk):
         if model not in known:
             yield unknown_model(model, known, "torchvision.models.list_models()")
         elif not _plan(model).taps:
-            yield (f"model {model!r} is no chain of feature maps with ceil(size / stride) cells; "
-                   "the component timm takes more kinds of networks, for example timm(model=...)")
+            yield (
+                f"model {model!r} is no chain of feature maps with ceil(size / stride) cells; "
+                "the component timm takes more kinds of networks, for example timm(model=...)"
+            )
         elif dilation and not _can_dilate(model):
             yield f"dilation: {model!r} cannot be dilated by torchvision; resnet50 and other bottleneck ResNets can"
 
@@ -154,11 +156,11 @@ def _plan(model: str) -> Plan:
     keep_every_pixel(network)
     units = list(_units(network))
     strides = list(_strides(units))
-    rest = (module for _, unit in units[len(strides):] for module in unit.modules())
+    rest = (module for _, unit in units[len(strides) :] for module in unit.modules())
     if any(isinstance(module, nn.Conv2d | nn.MultiheadAttention) for module in rest):
         return Plan([], [], entries)
-    units = units[:_end_without_expansion([unit for _, unit in units[:len(strides)]])]
-    following = [*strides[1:len(units)], float("inf")]
+    units = units[: _end_without_expansion([unit for _, unit in units[: len(strides)]])]
+    following = [*strides[1 : len(units)], float("inf")]
     names = [name for name, _ in units]
     taps = [name for name, stride, after in zip(names, strides, following, strict=False) if FINEST <= stride < after]
     return Plan(names, taps, entries)
@@ -196,6 +198,9 @@ def _weight_file(model: str, weights: str) -> Path:
     url = published[name].url
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not file.is_file():
-        raise CheckpointError(f"the weights {name} of {model} are not in torch's cache", path=file, hint=(
-            f"fetch {url} into that place, or give weights='FILE'"))
+        raise CheckpointError(
+            f"the weights {name} of {model} are not in torch's cache",
+            path=file,
+            hint=(f"fetch {url} into that place, or give weights='FILE'"),
+        )
     return file

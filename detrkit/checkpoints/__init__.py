@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, written atomically, proved whole by a hash, read without executing anything."""
+"""Checkpoints: one safetensors file each, written atomically, proved whole by a hash, never executed."""
 
 from __future__ import annotations
 

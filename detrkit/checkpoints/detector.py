@@ -65,9 +65,11 @@ def rebuild(note: dict[str, Any], weights: dict[str, Tensor], path: Path) -> Det
     """Build the detector that a note describes and fill it."""
     from detrkit.model import build
 
-    config = DetectorConfig(**note["detector"])
-    model = build(config.replace(backbone=without_weights(config.backbone)),
-                  label_space=LabelSpace.from_json(note["label_space"]))
+    try:
+        config, label_space = DetectorConfig(**note["detector"]), LabelSpace.from_json(note["label_space"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError("describes no detector of this version", path=path, value=f"({error})") from None
+    model = build(config.replace(backbone=without_weights(config.backbone)), label_space=label_space)
     fill(model, weights, path)
     model.config = config
     return model.eval()

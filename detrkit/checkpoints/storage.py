@@ -47,14 +47,22 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError("not a checkpoint of detrkit, or a truncated one", path=path, value=f"({error})",
-                              expected="a .safetensors file that a run wrote") from None
+        raise CheckpointError(
+            "not a checkpoint of detrkit, or a truncated one",
+            path=path,
+            value=f"({error})",
+            expected="a .safetensors file that a run wrote",
+        ) from None
     if header.get("format") != FORMAT:
-        raise CheckpointError("safetensors, but not of detrkit", path=path, field="format", value=header.get("format"),
-                              expected=FORMAT)
+        raise CheckpointError(
+            "safetensors, but not of detrkit", path=path, field="format", value=header.get("format"), expected=FORMAT
+        )
     if header.get("sha256") != _digest(tensors, header.get("note", "")):
-        raise CheckpointError("damaged: its contents do not have the hash that it states", path=path,
-                              hint="use an older checkpoint or copy the file again")
+        raise CheckpointError(
+            "damaged: its contents do not have the hash that it states",
+            path=path,
+            hint="use an older checkpoint or copy the file again",
+        )
     return tensors, json.loads(header["note"])
 
 
@@ -93,8 +101,12 @@ def _replace(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise CheckpointError(f"cannot write {len(data)} bytes", path=path, value=f"({error.strerror or error})", hint=(
-            "the old file is intact; free some space or choose another folder")) from None
+        raise CheckpointError(
+            f"cannot write {len(data)} bytes",
+            path=path,
+            value=f"({error.strerror or error})",
+            hint=("the old file is intact; free some space or choose another folder"),
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -135,7 +135,7 @@ def _colour(rng: np.random.Generator, behind: Array) -> Array:
 
 def _noise(rng: np.random.Generator, height: int, width: int) -> Array:
     """Noise [H, W] of deviation about one, each octave half as strong as the one before it."""
-    rows, columns = rng.integers(2, 12, size=2)
+    rows, columns = rng.integers(2, 12, size=2).tolist()
     field, strength = rng.standard_normal((rows, columns), dtype=np.float32), 1.0
     while max(rows, columns) < max(height, width) // 2:
         rows, columns, strength = min(2 * rows, height), min(2 * columns, width), strength * 0.55

@@ -86,7 +86,7 @@ def _shown(value: object, limit: int = 80) -> str | None:
     if value is None:
         return None
     text = repr(value) if isinstance(value, str) and value[:1] not in "(<" else " ".join(str(value).split())
-    return text if len(text) <= limit else f"{text[:limit - 3]}..."
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def contained(path: Path, root: Path) -> Path:
@@ -143,8 +143,9 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
         return data.decode(next((name for bom, name in _BOMS.items() if data.startswith(bom)), "utf-8"))
     except UnicodeDecodeError as error:
-        raise DataError("not a text file", path=path, value=f"({error.reason} at byte {error.start})",
-                        expected="UTF-8") from None
+        raise DataError(
+            "not a text file", path=path, value=f"({error.reason} at byte {error.start})", expected="UTF-8"
+        ) from None
     except OSError as error:
         raise DataError("file cannot be read", path=path, value=f"({error.strerror})") from None
 
@@ -165,8 +166,15 @@ def clean_boxes(boxes: Boxes, size: Size, tell: Callable[[int, Fault, str], None
     keep, extent = (np.all(b[:, 2:] - b[:, :2] >= SMALLEST_SIDE, axis=1) for b in (inside, boxes))
     for i in np.flatnonzero(~keep | (inside != boxes).any(axis=1)):
         fault = "box reaches out of the image" if keep[i] else "box lies outside the image"
-        tell(int(i), Fault(fault if extent[i] else "box has no area", value=boxes[i].tolist(),
-                           expected=f"0 to {width} and 0 to {height}"), "clipped" if keep[i] else "dropped")
+        tell(
+            int(i),
+            Fault(
+                fault if extent[i] else "box has no area",
+                value=boxes[i].tolist(),
+                expected=f"0 to {width} and 0 to {height}",
+            ),
+            "clipped" if keep[i] else "dropped",
+        )
     return inside, keep
 
 
@@ -239,8 +247,14 @@ class ImageFiles(Dataset):
         path, size = self._paths[index], (int(self._sizes[index, 0]), int(self._sizes[index, 1]))
         image = read_image(path)
         if (image.height, image.width) != size:
-            raise DataError("image has changed since its header was read", path=path, image_id=self._ids[index],
-                            value=(image.height, image.width), expected=f"(height, width) {size}")
+            raise DataError(
+                "image has changed since its header was read",
+                path=path,
+                image_id=self._ids[index],
+                value=(image.height, image.width),
+                expected=f"(height, width) {size}",
+            )
         rows = slice(self._ends[index], self._ends[index + 1])
-        return image, make_target(self._boxes[rows], self._labels[rows], size, image_id=self._ids[index],
-                                  iscrowd=self._iscrowd[rows])
+        return image, make_target(
+            self._boxes[rows], self._labels[rows], size, image_id=self._ids[index], iscrowd=self._iscrowd[rows]
+        )

@@ -97,8 +97,13 @@ def _checked(root: Path) -> Path:
         if not folder.is_dir():
             below = sorted(str(path.parent) for path in root.glob(f"*/{ANNOTATIONS}"))
             hint = f"did you mean {' or '.join(below)}?" if below else None
-            raise DataError(f"no folder {name!r}", path=root, field="root", hint=hint, expected=(
-                f"a folder with {ANNOTATIONS}, {IMAGES} and {SPLITS}"))
+            raise DataError(
+                f"no folder {name!r}",
+                path=root,
+                field="root",
+                hint=hint,
+                expected=(f"a folder with {ANNOTATIONS}, {IMAGES} and {SPLITS}"),
+            )
         if not folder.resolve().is_relative_to(root.resolve()):
             raise DataError("folder leads out of the data set; refused", path=folder, field="root")
     return root
@@ -119,9 +124,7 @@ def _listing(root: Path, split: str) -> Path:
 class _Reader:
     """Reads annotation files under the policy of a report; numbers the classes as they come."""
 
-    def __init__(
-        self, root: Path, report: Report, names: tuple[str, ...] | None, difficult: str, origin: int
-    ) -> None:
+    def __init__(self, root: Path, report: Report, names: tuple[str, ...] | None, difficult: str, origin: int) -> None:
         self.root, self.report, self.names, self.difficult, self.origin = root, report, names, difficult, origin
         self.annotations, self.images = Files(root / ANNOTATIONS, (".xml",)), Files(root / IMAGES, SUFFIXES)
         self.labels = {name: k for k, name in enumerate(names or ())}
@@ -146,8 +149,12 @@ class _Reader:
         """The classes: those given, or those seen, sorted; labels of the records are renumbered to fit."""
         space = LabelSpace(tuple(sorted(self.labels)) if self.names is None else tuple(self.names))
         if not space.names:
-            raise DataError("no annotation names a class", path=self.root / ANNOTATIONS, field="object.name",
-                            hint="the setting names=(...) tells the classes")
+            raise DataError(
+                "no annotation names a class",
+                path=self.root / ANNOTATIONS,
+                field="object.name",
+                hint="the setting names=(...) tells the classes",
+            )
         renumbered = np.array([space.names.index(name) for name in self.labels], dtype=np.int64)
         for record in records:
             record.labels = renumbered[record.labels]
@@ -223,8 +230,12 @@ class _Reader:
             node = child(root, "size")
             written = number(node, "height"), number(node, "width")
             if written != size:
-                raise Fault("size is not that of the image as shown", field="size", value=written,
-                            expected=f"(height, width) {size}")
+                raise Fault(
+                    "size is not that of the image as shown",
+                    field="size",
+                    value=written,
+                    expected=f"(height, width) {size}",
+                )
         except Fault as fault:
             self.report.add(fault, path, image_id=image_id, action="size taken from the image")
 

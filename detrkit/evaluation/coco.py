@@ -43,8 +43,9 @@ class CocoEvaluation:
         if not (np.isfinite(found.scores).all() and np.isfinite(found.boxes).all()):
             raise NonFiniteError("detections are not finite", image_id=target["image_id"], field="scores, boxes")
         if len(found) and not 0 <= found.scores.min() <= found.scores.max() <= 1:
-            raise NonFiniteError("score outside [0, 1]", image_id=target["image_id"], field="scores",
-                                 value=float(found.scores.max()))
+            raise NonFiniteError(
+                "score outside [0, 1]", image_id=target["image_id"], field="scores", value=float(found.scores.max())
+            )
         number = len(self._images) + 1
         height, width = (int(side) for side in target["orig_size"])
         self._images.append({"id": number, "height": height, "width": width})
@@ -58,8 +59,14 @@ class CocoEvaluation:
         for offset, (box, label, crowd) in enumerate(
             zip(boxes.tolist(), target["labels"].tolist(), target["iscrowd"].tolist(), strict=True)
         ):
-            yield {"id": first + offset, "image_id": number, "category_id": label + 1, "bbox": box,
-                   "area": box[2] * box[3], "iscrowd": int(crowd)}
+            yield {
+                "id": first + offset,
+                "image_id": number,
+                "category_id": label + 1,
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": int(crowd),
+            }
 
     def result(self) -> dict[str, float]:
         """The twelve COCO numbers in [0, 1] by name, and ``AP/<class>`` for each class; NaN where there is no truth.
@@ -85,7 +92,7 @@ class CocoEvaluation:
 
 
 def _rows(found: Detections, number: int) -> np.ndarray:
-    """[N, 7]: image, x, y, width, height, score, category; ranked so that ties do not depend on the order of arrival."""
+    """[N, 7]: image, x, y, width, height, score, category; ties ranked by class and box, not by arrival."""
     corners = found.boxes.astype(np.float64)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     rows = np.column_stack([np.full(len(found), number), boxes, found.scores, found.labels + 1])
@@ -112,8 +119,12 @@ def evaluate(
     if len(data) == 0:
         raise DataError("nothing to evaluate: the data set is empty", field="data")
     if data.label_space.names != model.label_space.names:
-        raise DataError("the data's classes are not the model's", field="label_space", value=str(data.label_space.names),
-                        expected=str(model.label_space.names))
+        raise DataError(
+            "the data's classes are not the model's",
+            field="label_space",
+            value=str(data.label_space.names),
+            expected=str(model.label_space.names),
+        )
     evaluation, all_found, targets = CocoEvaluation(model.label_space), [], []
 
     def images() -> Iterator[Image.Image]:
@@ -123,8 +134,9 @@ def evaluate(
             yield image
 
     stream = detect(model, images(), batch_size=batch_size)
-    for index, found in enumerate(tqdm(stream, total=len(data), desc="evaluate", unit="image", disable=not progress,
-                                       leave=False)):
+    for index, found in enumerate(
+        tqdm(stream, total=len(data), desc="evaluate", unit="image", disable=not progress, leave=False)
+    ):
         evaluation.add(targets[index], found)
         all_found.append(found)
     return evaluation.result(), all_found

@@ -37,7 +37,7 @@ def overlay(image: Image.Image, weights: NDArray[np.floating], *, strength: floa
 def attention_sheet(
     model: Detector, images: Sequence[Image.Image], *, threshold: float = 0.5, most: int = 5, side: int = 220
 ) -> Image.Image:
-    """A row an image: its detections, then where each of the best ones looked in the last decoder layer (mean of heads)."""
+    """A row an image: its detections, then where each of the best ones looked: last decoder layer, mean of heads."""
     rows = []
     for image, (found, maps) in zip(images, cross_attention(model, images), strict=True):
         best = found.above(threshold)

@@ -43,7 +43,9 @@ def predict_to_folder(
     found: dict[str, list[dict[str, Any]]] = {}
     for first in tqdm(range(0, len(sources), batch_size), desc="predict", unit="batch", leave=False):
         batch = [_named(source) for source in sources[first : first + batch_size]]
-        for (name, image), detections in zip(batch, predict(model, [image for _, image in batch], threshold=threshold), strict=True):
+        for (name, image), detections in zip(
+            batch, predict(model, [image for _, image in batch], threshold=threshold), strict=True
+        ):
             name = _unused(name, found)
             found[name] = detections.to_json()
             draw(image, of_detections(detections), side=max(480, *image.size)).save(out / f"{name}.png")

@@ -22,9 +22,9 @@ class Assignment:
         u: [Q] dual of the rows, or None where the matcher gives no certificate.
         v: [T] dual of the columns, or None.
 
-    A dual is a certificate of optimality: ``u[i] + v[j] <= cost[i, j]`` everywhere, with equality on the pairs; rows and
-    columns without partner have a dual of at most zero on the longer side, zero where unmatched; so
-    ``u.sum() + v.sum()`` equals the cost of the assignment and bounds that of any other from below.
+    A dual is a certificate of optimality: ``u[i] + v[j] <= cost[i, j]`` everywhere, with equality on the pairs; the
+    duals of the longer side are at most zero, and zero where unmatched; so ``u.sum() + v.sum()`` equals the cost of the
+    assignment and bounds that of any other from below.
     """
 
     rows: NDArray[np.int64]
@@ -60,8 +60,12 @@ class Matcher(ABC):
         bad = np.isnan(matrix) | (matrix == -np.inf)
         if bad.any():
             query, target = (int(i) for i in np.argwhere(bad)[0])
-            raise NonFiniteCostError(f"matching cost of query {query} and target {target} is not a number", field="cost",
-                                     value=float(matrix[query, target]), expected="finite, or +inf to forbid the pair")
+            raise NonFiniteCostError(
+                f"matching cost of query {query} and target {target} is not a number",
+                field="cost",
+                value=float(matrix[query, target]),
+                expected="finite, or +inf to forbid the pair",
+            )
         if matrix.size == 0:
             none = np.empty(0, np.int64)
             return Assignment(none, none.copy(), np.zeros(matrix.shape[0]), np.zeros(matrix.shape[1]))
@@ -79,8 +83,12 @@ class Matcher(ABC):
 def infeasible(cost: NDArray[np.float64]) -> InfeasibleError:
     """The error of every matcher for a problem without complete assignment."""
     forbidden = int(np.isinf(cost).sum())
-    return InfeasibleError(f"no complete assignment: {forbidden} of {cost.size} pairs are forbidden (+inf)",
-                           field="cost", value=cost.shape, hint="allow more pairs")
+    return InfeasibleError(
+        f"no complete assignment: {forbidden} of {cost.size} pairs are forbidden (+inf)",
+        field="cost",
+        value=cost.shape,
+        hint="allow more pairs",
+    )
 
 
 def _as_float64(cost: Any) -> NDArray[np.float64]:
@@ -88,6 +96,7 @@ def _as_float64(cost: Any) -> NDArray[np.float64]:
         cost = cost.detach().cpu().double().numpy()
     matrix = np.asarray(cost, dtype=np.float64)
     if matrix.ndim != 2:
-        raise ShapeError("a matching cost has two axes", field="cost", value=matrix.shape,
-                         expected="[queries, targets]")
+        raise ShapeError(
+            "a matching cost has two axes", field="cost", value=matrix.shape, expected="[queries, targets]"
+        )
     return matrix

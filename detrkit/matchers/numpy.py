@@ -84,9 +84,7 @@ def _match_rows(cost: Costs) -> tuple[NDArray[np.int64], Costs]:
     return np.array(column_of, dtype=np.int64), dual
 
 
-def _augment(
-    start: int, cost: Costs, dual: Costs, column_of: list[int], row_of: list[int], lengths: Costs
-) -> None:
+def _augment(start: int, cost: Costs, dual: Costs, column_of: list[int], row_of: list[int], lengths: Costs) -> None:
     """Match a free row along the shortest path of reduced costs to a free column (Dijkstra), and update the dual.
 
     ``lengths[k]`` receives the lengths of the paths through the k-th row reached. A column that has been settled is

@@ -43,5 +43,8 @@ def check_map(mask: Tensor) -> None:
         ShapeError: another dtype or number of axes.
     """
     if mask.dtype != torch_bool or mask.ndim != 3:
-        raise ShapeError("positional mask must be bool [B, H, W], True = padding", field="mask",
-                         value=f"({mask.dtype}, shape {tuple(mask.shape)})")
+        raise ShapeError(
+            "positional mask must be bool [B, H, W], True = padding",
+            field="mask",
+            value=f"({mask.dtype}, shape {tuple(mask.shape)})",
+        )

@@ -55,7 +55,11 @@ class LearnedPositional(Positional):
         if cells <= self.size:
             return table.weight[:cells]
         if not self.interpolate:
-            raise ShapeError(f"feature map is larger than the learned table along its {side}", field="positional=learned",
-                             value=cells, expected=f"at most {self.size} cells", hint=(
-                                 f"use learned(size={cells}) or learned(interpolate=True), or smaller images"))
+            raise ShapeError(
+                f"feature map is larger than the learned table along its {side}",
+                field="positional=learned",
+                value=cells,
+                expected=f"at most {self.size} cells",
+                hint=(f"use learned(size={cells}) or learned(interpolate=True), or smaller images"),
+            )
         return F.interpolate(table.weight.T[None], size=cells, mode="linear", align_corners=True)[0].T

@@ -73,7 +73,9 @@ def _found() -> dict[str, Preset]:
     """All presets by name, in the order of files and functions."""
     modules = (importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__))
     return {
-        name: function for module in modules for name, function in vars(module).items()
+        name: function
+        for module in modules
+        for name, function in vars(module).items()
         if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
     }
 

@@ -42,8 +42,9 @@ class Case(NamedTuple):
 
     def hidden(self, filling: float) -> Case:
         """Keys and values replaced where they are masked."""
-        return self._replace(**{
-            name: getattr(self, name).masked_fill(self.mask[..., None], filling) for name in ("key", "value")})
+        return self._replace(
+            **{name: getattr(self, name).masked_fill(self.mask[..., None], filling) for name in ("key", "value")}
+        )
 
 
 @law("attention")
@@ -232,8 +233,10 @@ def bad_masks_are_refused(make: Make, draw: Draw) -> None:
             attention(*case[:3], mask=wrong)
         except ShapeError:
             continue
-        raise AssertionError(f"a mask of {wrong.dtype} and shape {tuple(wrong.shape)} was not refused by ShapeError; "
-                             f"the keys have shape {tuple(case.key.shape)}")
+        raise AssertionError(
+            f"a mask of {wrong.dtype} and shape {tuple(wrong.shape)} was not refused by ShapeError; "
+            f"the keys have shape {tuple(case.key.shape)}"
+        )
 
 
 @law("attention")
@@ -310,7 +313,8 @@ def equals_the_reference(make: Make, draw: Draw) -> None:
     if draw(0, 1):
         case.mask[draw(0, len(case.mask) - 1)] = True
     reference = Maker(REGISTRY.get("attention", REFERENCE))(
-        d_model=case.query.shape[2], heads=heads_of(attention, case)).double()
+        d_model=case.query.shape[2], heads=heads_of(attention, case)
+    ).double()
     reference.load_state_dict(attention.state_dict())
     check_equal(attention, reference, case)
     check_equal(attention.float(), reference.float(), case.map(torch.Tensor.float))

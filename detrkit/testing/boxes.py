@@ -102,15 +102,25 @@ def pairwise_agrees_with_elementwise(make: Make, draw: Draw) -> None:
 def every_box_has_finite_gradients(make: Make, draw: Draw) -> None:
     """IoU, GIoU and their gradients are finite for every pair: points, lines, equal, huge, tiny and swapped corners."""
     x, y, size = draw(0, 4) / 4, draw(0, 4) / 4, 10.0 ** draw(-6, 4)
-    boxes = [[x, y, x, y], [x, y, x + size, y], [x, y, x, y + size], [x, y, x + size, y + size],
-             [x + size, y + size, x, y], [0, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]]
+    boxes = [
+        [x, y, x, y],
+        [x, y, x + size, y],
+        [x, y, x, y + size],
+        [x, y, x + size, y + size],
+        [x + size, y + size, x, y],
+        [0, 0, 1, 1],
+        [0, 0, 0, 0],
+        [1, 1, 1, 1],
+    ]
     for dtype in (torch.float64, torch.float32):
         first, second = (torch.tensor(boxes, dtype=dtype, requires_grad=True) for _ in range(2))
         for overlap in (geometry.pairwise_iou, geometry.pairwise_giou):
             values = overlap(first, second)
             gradients = torch.autograd.grad(values.sum(), (first, second))
-            check_finite({"a value": values, **dict(zip(("one gradient", "another"), gradients, strict=True))},
-                         f"for boxes {boxes[:5]} in {dtype}")
+            check_finite(
+                {"a value": values, **dict(zip(("one gradient", "another"), gradients, strict=True))},
+                f"for boxes {boxes[:5]} in {dtype}",
+            )
 
 
 @law("boxes")

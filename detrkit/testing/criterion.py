@@ -167,7 +167,8 @@ def empty_targets_may_be_written_in_any_way(make: Make, draw: Draw) -> None:
     image = draw(0, len(targets) - 1)
     written: list[dict[str, Any]] = [
         {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
-        {"boxes": torch.zeros(0), "labels": torch.zeros(0)}, {"boxes": [], "labels": []},
+        {"boxes": torch.zeros(0), "labels": torch.zeros(0)},
+        {"boxes": [], "labels": []},
     ]
     terms = [criterion(outputs, [*targets[:image], empty, *targets[image + 1 :]]).terms for empty in written]
     for found in terms[1:]:

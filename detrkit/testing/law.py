@@ -102,8 +102,11 @@ def role_of(component: type) -> str:
     for role in ROLES:
         if isinstance(component, type) and issubclass(component, REGISTRY.contract(role)):
             return role
-    raise RegistryError("keeps no contract", value=getattr(component, "__name__", component), expected=(
-        "a subclass of " + ", ".join(f"detrkit.{role}.{name}" for role, name in ROLES.items())))
+    raise RegistryError(
+        "keeps no contract",
+        value=getattr(component, "__name__", component),
+        expected=("a subclass of " + ", ".join(f"detrkit.{role}.{name}" for role, name in ROLES.items())),
+    )
 
 
 def check_component(component: type, *, examples: int = 25, seed: int = 0, **settings: Any) -> list[LawResult]:

@@ -22,7 +22,12 @@ from detrkit.testing.law import Draw, Make, concern, law
 from detrkit.testing.tensors import check_close, check_finite, draw_normal, draw_order
 
 SMALL = {
-    "backbone": "tiny(width=8)", "d_model": 32, "num_queries": 6, "num_classes": 4, "enc_layers": 1, "dec_layers": 2,
+    "backbone": "tiny(width=8)",
+    "d_model": 32,
+    "num_queries": 6,
+    "num_classes": 4,
+    "enc_layers": 1,
+    "dec_layers": 2,
     "dim_feedforward": 32,
 }
 ATTENTIONS = ("encoder_attention", "decoder_self_attention", "decoder_cross_attention")

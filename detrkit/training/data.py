@@ -97,8 +97,12 @@ class WindowStream:
         self.windows = Windows(len(data), train)
         self.windows.seek(start_step)
         self.loader: DataLoader[Any] = DataLoader(
-            Samples(data, detector, train), batch_sampler=self.windows, collate_fn=collate,
-            num_workers=train.num_workers, generator=torch.Generator(), persistent_workers=False,
+            Samples(data, detector, train),
+            batch_sampler=self.windows,
+            collate_fn=collate,
+            num_workers=train.num_workers,
+            generator=torch.Generator(),
+            persistent_workers=False,
             timeout=600 if train.num_workers else 0,
         )
         self.accumulate = train.accumulate

@@ -66,9 +66,14 @@ class Run:
     def save_config(self) -> None:
         """Write the resolved configuration and what ran it."""
         content = {
-            "detector": self.detector.to_dict(), "train": self.train.to_dict(),
-            "environment": {"detrkit": detrkit.__version__, "torch": torch.__version__,
-                            "python": platform.python_version(), "threads": torch.get_num_threads()},
+            "detector": self.detector.to_dict(),
+            "train": self.train.to_dict(),
+            "environment": {
+                "detrkit": detrkit.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "threads": torch.get_num_threads(),
+            },
         }
         replace_text(self.folder / "config.json", json.dumps(content, indent=2) + "\n")
 
@@ -77,8 +82,11 @@ class Stopped(DetrkitError):
     """A signal ended the run after a finished step and a saved checkpoint; ``signum`` says which."""
 
     def __init__(self, signum: int, run: Run) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name} after step {run.progress.step}", path=run.folder,
-                         hint=f"go on with: detrkit train --resume {run.folder}")
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name} after step {run.progress.step}",
+            path=run.folder,
+            hint=f"go on with: detrkit train --resume {run.folder}",
+        )
         self.signum = signum
 
 
@@ -135,8 +143,10 @@ class Trainer:
         trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         count = sum(p.numel() for p in self.model.parameters())
         say(f"{len(self.data)} training images, classes: {', '.join(self.data.label_space.names)}")
-        say(f"{count:,} parameters, {trained:,} trained; {self.total} steps of "
-            f"{self.stream.windows.window} images on {self.device}, {torch.get_num_threads()} threads")
+        say(
+            f"{count:,} parameters, {trained:,} trained; {self.total} steps of "
+            f"{self.stream.windows.window} images on {self.device}, {torch.get_num_threads()} threads"
+        )
         if self.frozen_at_random():
             say("backbone: a part of it is frozen at random weights; give it weights='FILE', or trainable_levels=none")
         findings = [*self.data.findings, *(self.val.findings if self.val else [])]
@@ -182,14 +192,28 @@ class Trainer:
             accumulate_log(logged, losses, share=len(batch.targets) / sum(len(b.targets) for b in window))
         norm = clip_grad_norm_(self.model.parameters(), train.clip_max_norm or float("inf"))
         if not torch.isfinite(norm):
-            raise NonFiniteError(f"gradient of step {progress.step} is not finite", field="gradient",
-                                 value=float(norm), hint=f"images {[i for b in window for i in b.image_ids]}")
+            raise NonFiniteError(
+                f"gradient of step {progress.step} is not finite",
+                field="gradient",
+                value=float(norm),
+                hint=f"images {[i for b in window for i in b.image_ids]}",
+            )
         self.optimizer.step()
         progress.step += 1
-        self.log.write("train", {"step": progress.step, "epoch": (progress.step - 1) // self.per_epoch,
-                                 "lr_factor": factor, "grad_norm": float(norm), **logged})
-        return f"loss {logged['loss']:.3f} ce {logged['loss_ce']:.3f} L1 {logged['loss_bbox']:.3f} " \
-               f"GIoU {logged['loss_giou']:.3f}"
+        self.log.write(
+            "train",
+            {
+                "step": progress.step,
+                "epoch": (progress.step - 1) // self.per_epoch,
+                "lr_factor": factor,
+                "grad_norm": float(norm),
+                **logged,
+            },
+        )
+        return (
+            f"loss {logged['loss']:.3f} ce {logged['loss_ce']:.3f} L1 {logged['loss_bbox']:.3f} "
+            f"GIoU {logged['loss_giou']:.3f}"
+        )
 
     def after_step(self) -> None:
         """Evaluate and save where it is due; stop where a signal asked for it."""
@@ -200,21 +224,23 @@ class Trainer:
             say_beside_bar(f"epoch {epoch}: {self.surplus} objects had no query to match; raise num_queries")
             self.surplus = 0
         if ends_epoch and self.val and (epoch % train.eval_every == 0 or step == self.total):
-            self.evaluate()
-        if self.signum is not None or (ends_epoch and (step == self.total or (
-            train.save_every and epoch % train.save_every == 0))):
+            self.evaluate(self.val)
+        if self.signum is not None or (
+            ends_epoch and (step == self.total or (train.save_every and epoch % train.save_every == 0))
+        ):
             self.save()
         if self.signum is not None:
             raise Stopped(self.signum, self.run)
 
-    def evaluate(self) -> None:
-        """Score on the validation split; keep the best detector."""
-        assert self.val is not None
-        numbers, _ = evaluate(self.model, self.val, batch_size=max(8, self.run.train.batch_size))
+    def evaluate(self, data: Dataset) -> None:
+        """Score on held-out data; keep the best detector."""
+        numbers, _ = evaluate(self.model, data, batch_size=max(8, self.run.train.batch_size))
         progress = self.run.progress
         self.log.write("eval", {"step": progress.step, "seconds": round(progress.seconds, 1), **numbers})
-        say_beside_bar(f"step {progress.step}: AP {numbers['AP']:.3f}  AP50 {numbers['AP50']:.3f}  "
-                       f"AP75 {numbers['AP75']:.3f}  ({progress.seconds:.0f} s of training)")
+        say_beside_bar(
+            f"step {progress.step}: AP {numbers['AP']:.3f}  AP50 {numbers['AP50']:.3f}  "
+            f"AP75 {numbers['AP75']:.3f}  ({progress.seconds:.0f} s of training)"
+        )
         if numbers["AP"] > progress.best_ap:
             progress.best_ap = numbers["AP"]
             save_detector(self.model, self.run.best)
@@ -252,8 +278,11 @@ def refuse_other_run(run: Run, resume: bool) -> None:
     if resume and not run.last.exists():
         raise DetrkitError("nothing to resume", path=run.last, hint="start the run without --resume")
     if not resume and (run.folder / "config.json").exists():
-        raise DetrkitError("the folder holds a run already", path=run.folder, hint=(
-            f"go on with it: detrkit train --resume {run.folder}; or choose another --out"))
+        raise DetrkitError(
+            "the folder holds a run already",
+            path=run.folder,
+            hint=(f"go on with it: detrkit train --resume {run.folder}; or choose another --out"),
+        )
 
 
 def window_normalizer(criterion: SetCriterion, window: Sequence[Batch], num_queries: int) -> Normalizer:
@@ -284,8 +313,12 @@ def check_finite(losses: Losses, batch: Batch, step: int) -> None:
     if torch.isfinite(losses.total):
         return
     name = next((n for n, value in losses.terms.items() if not torch.isfinite(value)), "total")
-    raise NonFiniteError(f"loss of step {step} is not finite", field=name, value=float(losses.total.detach()),
-                         hint=f"images {batch.image_ids}; the weights are unchanged by this step")
+    raise NonFiniteError(
+        f"loss of step {step} is not finite",
+        field=name,
+        value=float(losses.total.detach()),
+        hint=f"images {batch.image_ids}; the weights are unchanged by this step",
+    )
 
 
 def pick_device(name: str) -> torch.device:
@@ -296,7 +329,9 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError([f"device: got {name!r}; {str(error).splitlines()[0]}; use device=auto or device=cpu"]) from None
+        raise ConfigError(
+            [f"device: got {name!r}; {str(error).splitlines()[0]}; use device=auto or device=cpu"]
+        ) from None
     return device
 
 

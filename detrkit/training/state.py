@@ -40,7 +40,9 @@ def restore_state(path: Path, model: Detector, optimizer: AdamW) -> dict[str, An
     """
     tensors, note = read(path)
     if note.get("kind") != "training":
-        raise CheckpointError("holds a detector but no state of training", path=path, field="kind", value=note.get("kind"))
+        raise CheckpointError(
+            "holds a detector but no state of training", path=path, field="kind", value=note.get("kind")
+        )
     fill(model, _under("model.", tensors), path)
     saved: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimizer.", tensors).items():
