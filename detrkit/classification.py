@@ -48,7 +48,7 @@ class SoftmaxClassification:
         weight = logits.new_ones(self.num_logits)
         weight[-1] = self.eos_coef
         losses = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight, reduction="none")
-        return losses.view(logits.shape[0], -1).sum(1) / normalizer
+        return losses.view(logits.shape[0], -1).sum(1) / (normalizer if normalizer > 0 else 1.0)
 
     def weight_sum(self, num_matched: int, num_slots: int) -> float:
         """Sum of the weights over all queries of a batch, known before matching: 1 a matched query, else eos_coef."""

@@ -6,21 +6,13 @@ Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 and 143 stopped 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import detrkit
-from detrkit.errors import ConfigError, DetrkitError, NonFiniteError, nearest
-
-if TYPE_CHECKING:
-    from detrkit.config import DetectorConfig, TrainConfig
-    from detrkit.datasets import Dataset
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+from detrkit.commands import Commands
+from detrkit.errors import DetrkitError, nearest
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,8 +58,7 @@ def report(error: Exception) -> int:
     """Say what went wrong in one line (a configuration's problems: a line each) and give the exit code."""
     if isinstance(error, DetrkitError):
         sys.stderr.write("".join(f"detrkit: {line}\n" for line in str(error).splitlines()))
-        signum = getattr(error, "signum", None)
-        return 128 + signum if signum else 1 if isinstance(error, NonFiniteError) else 2
+        return error.exit_code
     text = " ".join(str(error).split())
     sys.stderr.write(f"detrkit: failed: {type(error).__name__}: {text}; run again with --debug for the traceback\n")
     return 1
@@ -148,232 +139,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="SPEC", help="data set; by default the run's")
     parser.add_argument("--split", help="part of the data; by default the run's validation split")
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="images at a time (default 8)")
-
-
-class Commands:
-    """One function a command; names are the commands."""
-
-    @staticmethod
-    def list(options: argparse.Namespace) -> None:
-        """Roles, components and presets, with a line about each."""
-        from detrkit import listing
-
-        everything, role = listing.everything(), options.role
-        if role is not None and role not in everything:
-            raise DetrkitError("nothing of that name to list", value=role, hint=nearest(role, everything))
-        chosen = {name: everything[name] for name in everything if role in (None, name)}
-        show_json(chosen) if options.json else sys.stdout.write(listing.as_text(chosen))
-
-    @staticmethod
-    def show(options: argparse.Namespace) -> None:
-        """A preset or a component in full."""
-        from detrkit import listing
-
-        parts = [part for word in options.name for part in word.split("/")]
-        content = listing.preset(parts[0]) if len(parts) == 1 else listing.component(*parts[:2])
-        show_json(content) if options.json else sys.stdout.write(listing.details(content))
-
-    @staticmethod
-    def diff(options: argparse.Namespace) -> None:
-        """Fields that differ, detector first, then training."""
-        from detrkit.config import difference
-
-        pairs = zip(read_configs(options.a), read_configs(options.b), strict=True)
-        found = {name: both for a, b in pairs for name, both in difference(a, b).items()}
-        if options.json:
-            show_json({name: {"a": a, "b": b} for name, (a, b) in found.items()})
-            return
-        width = max(map(len, found), default=0)
-        for name, (a, b) in found.items():
-            print(f"{name:<{width}}  {a} -> {b}")
-
-    @staticmethod
-    def train(options: argparse.Namespace) -> None:
-        """Train, then draw what there is to look at."""
-        if options.resume:
-            if options.fields or options.config or options.out:
-                raise DetrkitError("takes no fields, --config or --out: the run has them", field="--resume")
-            detector, train = read_run(Path(options.resume))
-            out = Path(options.resume)
-        else:
-            preset, detector, train = read_fields(options.fields, options.config)
-            out = Path(options.out) if options.out else free_folder(Path("runs"), preset)
-        from detrkit.training import loop
-
-        if options.dry_run:
-            data = loop.make_data(train, train.train_split)
-            for finding in data.findings:
-                print(f"data: {finding}")
-            print(f"ok: {len(data)} training images, classes {', '.join(data.label_space.names)}; nothing was trained")
-            return
-        run = loop.train(detector, train, out, resume=bool(options.resume))
-        finish(run.folder, train)
-
-    @staticmethod
-    def eval(options: argparse.Namespace) -> None:
-        """Twelve COCO numbers and the AP of each class."""
-        from detrkit.evaluation import evaluate
-
-        model, data = detrkit.load(options.run), run_data(options)
-        numbers, _ = evaluate(model, data, batch_size=options.batch_size)
-        if options.json:
-            show_json({name: None if value != value else value for name, value in numbers.items()})
-            return
-        for name, value in numbers.items():
-            print(f"{name:<12} {'-' if value != value else format(value, '.4f')}")
-
-    @staticmethod
-    def predict(options: argparse.Namespace) -> None:
-        """Detections on stdout, pictures in a folder."""
-        from detrkit.explain.pictures import predict_to_folder
-
-        model = detrkit.load(options.run)
-        folder = Path(options.run)
-        out = Path(options.out) if options.out else (folder if folder.is_dir() else folder.parent) / "predictions"
-        sources: list[Any] = image_paths(options.images)
-        if not sources:
-            data = run_data(options)
-            sources = [data_image(data, index) for index in range(len(data))[: options.limit]]
-        sources = sources[: options.limit]
-        found = predict_to_folder(model, sources, out, threshold=options.threshold, batch_size=options.batch_size)
-        if options.json:
-            show_json(found)
-        else:
-            for name, detections in found.items():
-                print(f"{name}: " + (", ".join(f"{d['name']} {d['score']:.2f}" for d in detections) or "nothing"))
-        sys.stderr.write(f"pictures: {out}\n")
-
-    @staticmethod
-    def check(options: argparse.Namespace) -> int:
-        """Laws kept and broken; 1 when one is broken."""
-        from dataclasses import asdict
-
-        from detrkit.listing import import_component
-        from detrkit.registry import Spec
-        from detrkit.testing import check_component
-
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109 (as python -m does: a stranger's module lies here)
-        settings = Spec.parse(f"it({', '.join(options.set)})").settings
-        component = import_component(options.name)
-        results = check_component(component, examples=options.examples, seed=options.seed, **settings)
-        broken = [result for result in results if result.outcome == "broken"]
-        if options.json:
-            show_json([asdict(result) for result in results])
-            return 1 if broken else 0
-        for result in results:
-            print(f"{result.outcome:<13} {result.description}")
-            if result.detail and result.outcome == "broken":
-                print(f"{'':<13} {result.law}, seed {result.seed}: {result.detail}")
-        kept = f"{len(results) - len(broken)} of" if broken else "all"
-        print(f"{kept} {len(results)} laws kept")
-        return 1 if broken else 0
-
-
-def finish(folder: Path, train: TrainConfig) -> None:
-    """Draw the run's pictures with its best detector, print its scores, and say where everything is."""
-    from detrkit.training.log import read_log
-    from detrkit.training.loop import make_data
-    from detrkit.training.pictures import save_pictures
-
-    model = detrkit.load(folder)
-    data = make_data(train, train.val_split if train.eval_every else train.train_split)
-    pictures = save_pictures(folder, model, data)
-    scores = read_log(folder / "metrics.jsonl", "eval")
-    if scores:
-        best = max(scores, key=lambda entry: entry["AP"] or 0.0)
-        print(
-            f"best on {len(data)} unseen images of split {train.val_split!r}: "
-            + "  ".join(f"{name} {best[name]:.3f}" for name in ("AP", "AP50", "AP75") if best[name] is not None)
-            + f"  (step {best['step']}, {best['seconds']:.0f} s of training)"
-        )
-    print("look at:")
-    for path in (*pictures, folder / "metrics.jsonl", folder / "config.json"):
-        print(f"  {path}")
-    print(f"then:\n  detrkit eval {folder}\n  detrkit predict {folder} IMAGE...")
-
-
-def read_fields(words: Sequence[str], file: str | None) -> tuple[str, DetectorConfig, TrainConfig]:
-    """Preset's name and both configurations from the words of the command line over those of a file."""
-    from detrkit.config import read_file
-    from detrkit.presets import from_pairs
-
-    presets = [word for word in words if "=" not in word]
-    if len(presets) > 1:
-        raise ConfigError([f"one preset at a time; got {', '.join(presets)}; fields are written key=value"])
-    pairs: dict[str, Any] = read_file(file) if file else {}
-    given = [word.split("=", 1) for word in words if "=" in word]
-    if twice := [name for i, (name, _) in enumerate(given) if name in dict(given[:i])]:
-        raise ConfigError([f"{name}: given twice" for name in twice])
-    for one, other in (("steps", "epochs"), ("epochs", "steps")):
-        if one in dict(given) and other not in dict(given):
-            pairs.pop(other, None)
-    if not presets and not file:
-        raise ConfigError([f"name a preset to train; {nearest('', detrkit.presets())}"])
-    preset = presets[0] if presets else pairs.pop("preset", "detr_r50")
-    return preset, *from_pairs(preset, {**pairs, **dict(given)})
-
-
-def read_run(folder: Path) -> tuple[DetectorConfig, TrainConfig]:
-    """Both configurations that a run's folder has saved."""
-    from detrkit.config import DetectorConfig, TrainConfig, read_file
-
-    if not (folder / "config.json").is_file():
-        raise DetrkitError("no run there", path=folder, expected="a folder with config.json")
-    fields = read_file(folder / "config.json")
-    known = [{n: v for n, v in fields.items() if n in kind.annotations()} for kind in (DetectorConfig, TrainConfig)]
-    return DetectorConfig(**known[0]), TrainConfig(**known[1])
-
-
-def read_configs(name: str) -> tuple[DetectorConfig, TrainConfig]:
-    """Both configurations of a preset or of a run's folder."""
-    if (Path(name) / "config.json").is_file():
-        return read_run(Path(name))
-    from detrkit.presets import from_pairs
-
-    return from_pairs(name, {})
-
-
-def run_data(options: argparse.Namespace) -> Dataset:
-    """The data that a command names, else the run's."""
-    from detrkit.config import TrainConfig
-    from detrkit.training.loop import make_data
-
-    folder = Path(options.run)
-    folder = folder if folder.is_dir() else folder.parent
-    train = read_run(folder)[1] if (folder / "config.json").is_file() else TrainConfig()
-    train = train.replace(data=options.data) if options.data else train
-    data = make_data(train, options.split or train.val_split)
-    for finding in data.findings:
-        sys.stderr.write(f"data: {finding}\n")
-    return data
-
-
-def data_image(data: Dataset, index: int) -> tuple[str, Any]:
-    """Name and image of an item of a data set."""
-    image, target = data[index]
-    return str(target["image_id"]), image
-
-
-def image_paths(names: Sequence[str]) -> list[Path]:
-    """Image files, those in folders included."""
-    paths: list[Path] = []
-    for path in map(Path, names):
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
-        if not inside:
-            raise DetrkitError("the folder holds no images", path=path, expected=", ".join(sorted(IMAGE_SUFFIXES)))
-        paths += inside
-    return paths
-
-
-def free_folder(parent: Path, name: str) -> Path:
-    """``parent/name``, or the first of ``parent/name-2``, ... that does not exist."""
-    candidates = (parent / (name if i == 1 else f"{name}-{i}") for i in range(1, 100_000))
-    return next(path for path in candidates if not path.exists())
-
-
-def show_json(content: Any) -> None:
-    """Print JSON on stdout."""
-    print(json.dumps(content, indent=2, default=str))
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ...; by default a GPU where there is one")
 
 
 if __name__ == "__main__":

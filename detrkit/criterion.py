@@ -201,8 +201,8 @@ class SetCriterion:
         counts = torch.tensor([len(t.labels) for t in truth], dtype=logits.dtype, device=logits.device)
         found = self.classification.says_object(logits).sum(-1).to(logits.dtype)
         cardinality = (found - counts).abs().mean(-1)
-        last = pairs.slots[0] == logits.shape[0] - 1
-        wrong = logits[pairs.slots].argmax(-1)[last] != pairs.labels[last]
+        last = len(pairs.labels) - len(pairs.labels) // logits.shape[0]  # pairs stand layer after layer
+        wrong = logits[pairs.slots].argmax(-1)[last:] != pairs.labels[last:]
         class_error = 100 * wrong.to(logits.dtype).mean() if len(wrong) else logits.new_tensor(100.0)
         metrics = {f"cardinality_error{s}": v for s, v in zip(suffixes, cardinality, strict=True)}
         return {"class_error": class_error, **metrics}

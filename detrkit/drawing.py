@@ -48,7 +48,7 @@ def draw(image: Image.Image, boxes: Iterable[Labelled], *, side: int | None = No
     """A copy of the image with boxes, enlarged or shrunk so that its longer side has ``side`` pixels."""
     factor = 1.0 if side is None else side / max(image.size)
     canvas = image.convert("RGB").resize(
-        (round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS
+        (max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.LANCZOS
     )
     pen = ImageDraw.Draw(canvas)
     line = max(2, round(max(canvas.size) / 250))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, ClassVar
 
 
 class DetrkitError(ValueError):
     """Base of every error that detrkit raises for a user's mistake or for bad data.
 
     The text reads ``file:field: what; got X; expected Y; hint``; the pieces stay available as attributes, so that a
-    program can act on them without parsing the sentence.
+    program can act on them without parsing the sentence. ``exit_code`` is what the command line returns: 2 for the
+    user's mistake, 1 for a failure.
 
     Args:
         what: what is wrong, in a few words.
@@ -22,6 +24,8 @@ class DetrkitError(ValueError):
         expected: what would have been right.
         hint: the way out, for example the nearest right name.
     """
+
+    exit_code: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -45,6 +49,9 @@ class DetrkitError(ValueError):
         if hint:
             clauses.append(hint)
         super().__init__((f"{place}: " if place else "") + "; ".join(clauses))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, self.__dict__)
 
 
 class RegistryError(DetrkitError):
@@ -75,8 +82,16 @@ class CheckpointError(DetrkitError):
     """A checkpoint that is damaged, foreign, or does not fit the model."""
 
 
+class WriteError(CheckpointError):
+    """A file that cannot be written: a full disk, a folder without permission."""
+
+    exit_code = 1
+
+
 class NonFiniteError(DetrkitError):
     """A NaN or an infinity where numbers are needed (costs, losses, scores)."""
+
+    exit_code = 1
 
 
 class NonFiniteCostError(NonFiniteError):
@@ -85,6 +100,14 @@ class NonFiniteCostError(NonFiniteError):
 
 class InfeasibleError(DetrkitError):
     """A matching problem in which forbidden pairs leave no complete assignment."""
+
+
+def _restored(kind: type[DetrkitError], args: tuple[Any, ...], attributes: dict[str, Any]) -> DetrkitError:
+    """An error as it was before it was pickled, for example in a worker process."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

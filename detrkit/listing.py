@@ -85,7 +85,7 @@ def import_component(name: str) -> type:
         raise RegistryError("not a component", value=name, expected="MODULE:CLASS, or ROLE/NAME of a registered one")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"({type(error).__name__}: {error})"
         raise RegistryError("module does not import", field=module_name, value=reason) from None
     if not isinstance(getattr(module, class_name, None), type):

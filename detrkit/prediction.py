@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,18 @@ if TYPE_CHECKING:
 
 def predict(model: Detector, images: Sequence[Any], *, threshold: float = 0.5, batch_size: int = 8) -> list[Detections]:
     """Detect in images of any source; see `Detector.predict`."""
-    if isinstance(images, str | Path | Image.Image) or (hasattr(images, "ndim") and images.ndim == 3):
+    if (
+        not isinstance(images, Iterable)
+        or isinstance(images, str | Path | Image.Image)
+        or (getattr(images, "ndim", 4) == 3)
+    ):
         raise DetrkitError(
             "predict takes a list of images", field="images", value=type(images).__name__, hint="write predict([image])"
         )
     if not 0 <= threshold <= 1:
         raise DetrkitError("threshold out of range", field="threshold", value=threshold, expected="0 to 1")
+    if batch_size < 1:
+        raise DetrkitError("batch size out of range", field="batch_size", value=batch_size, expected="at least 1")
     return [found.above(threshold) for found in detect(model, map(open_image, images), batch_size=batch_size)]
 
 
@@ -47,12 +53,13 @@ def detect(model: Detector, images: Iterator[Image.Image], *, batch_size: int) -
 @torch.no_grad()
 def infer(model: Detector, images: Tensor, mask: Tensor | None) -> DetectorOutput:
     """The model's outputs in evaluation mode, whatever mode it is in."""
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         return model(images, mask)
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
 
 
 def results(model: Detector, output: DetectorOutput, sizes: Sequence[tuple[int, int]]) -> Iterator[Detections]:
@@ -80,23 +87,23 @@ def open_image(source: Any) -> Image.Image:
     if isinstance(source, Image.Image):
         return to_rgb(source)
     if isinstance(source, Tensor):
-        if source.ndim != 3 or source.shape[0] != 3 or source.dtype != torch.uint8:
+        if source.ndim != 3 or source.shape[0] != 3 or source.numel() == 0 or source.dtype != torch.uint8:
             raise ShapeError(
                 "image tensor does not fit",
                 field="images",
                 value=f"({source.dtype}, {tuple(source.shape)})",
                 expected="uint8 [3, H, W]",
             )
-        return Image.fromarray(source.permute(1, 2, 0).cpu().numpy())
+        return to_rgb(Image.fromarray(source.permute(1, 2, 0).cpu().numpy()))
     if isinstance(source, np.ndarray):
-        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8:
+        if source.ndim != 3 or source.shape[2] != 3 or source.size == 0 or source.dtype != np.uint8:
             raise ShapeError(
                 "image array does not fit",
                 field="images",
                 value=f"({source.dtype}, {source.shape})",
                 expected="uint8 [H, W, 3]",
             )
-        return Image.fromarray(source)
+        return to_rgb(Image.fromarray(source))
     raise ShapeError(
         "not an image",
         field="images",

@@ -36,11 +36,14 @@ def resized_size(height: int, width: int, short_side: int, long_side: int) -> tu
     """Size (height, width) after resizing: the short side as wished unless the long one would exceed its limit.
 
     Rounds as the official code: the short side to nearest when the limit binds, the other side down. The long side may
-    therefore end one pixel above the limit.
+    therefore end above the limit, by half the aspect ratio at most. An image so thin that its short side would vanish
+    gets one of 1 pixel, and the long side its limit.
     """
     low, high = min(height, width), max(height, width)
     if high / low * short_side > long_side:
-        short_side = max(1, round(long_side * low / high))
+        short_side = round(long_side * low / high)
+    if short_side == 0:
+        return (long_side, 1) if width < height else (1, long_side)
     if low == short_side:
         return height, width
     if width < height:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from keyword import iskeyword
 from typing import Any, get_type_hints
 
 from detrkit import fields
@@ -222,6 +223,8 @@ class Registry:
         Raises:
             RegistryError: the name is taken and ``override`` is not set, or the class does not keep the contract.
         """
+        if not name.isidentifier() or iskeyword(name):
+            raise RegistryError("no spec can spell this name", field=role, value=name, expected="a Python identifier")
         self._check_component(role, component)
         if name in self.names(role) and not override:
             raise RegistryError(

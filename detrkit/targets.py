@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,25 +36,49 @@ def check_targets(
     Raises:
         TargetError: the first thing that is wrong, naming image, box index and value.
     """
-    if images is not None and len(targets) != images:
-        raise TargetError("one target an image", field="targets", value=len(targets), expected=f"{images}")
-    return [_check(target, target.get("image_id", index), num_classes, like) for index, target in enumerate(targets)]
+    if isinstance(targets, Mapping) or (images is not None and len(targets) != images):
+        got = "a mapping" if isinstance(targets, Mapping) else len(targets)
+        raise TargetError("one target an image", field="targets", value=got, expected=f"a list of {images or 'dicts'}")
+    return [_check(target, index, num_classes, like) for index, target in enumerate(targets)]
 
 
-def _check(target: Any, image_id: Any, num_classes: int, like: Tensor | None) -> Truth:
-    image_id = image_id.item() if isinstance(image_id, Tensor) else image_id
-    boxes = torch.as_tensor(target["boxes"])
-    labels = torch.as_tensor(target["labels"])
-    boxes = boxes.reshape(0, 4).float() if boxes.numel() == 0 else boxes
+def _check(target: Any, index: int, num_classes: int, like: Tensor | None) -> Truth:
+    if not isinstance(target, Mapping):
+        raise TargetError("not a target", image_id=index, value=type(target).__name__, expected="a dict")
+    image_id: Any = target.get("image_id", index)
+    if isinstance(image_id, Tensor):
+        image_id = image_id.tolist()[0] if image_id.shape == (1,) else image_id.tolist()
+    boxes, labels = (_tensor(target, name, image_id) for name in ("boxes", "labels"))
+    boxes = boxes.reshape(0, 4).float() if boxes.shape in ((0,), (0, 4)) else boxes
     labels = labels.long() if labels.numel() == 0 else labels
     _check_shapes(boxes, labels, image_id)
     _check_values(boxes.detach().cpu(), labels.detach().cpu(), image_id, num_classes)
     like = boxes if like is None else like
     boxes, labels = boxes.to(like), labels.to(like.device, torch.int64)
     if "iscrowd" in target:
-        alone = ~torch.as_tensor(target["iscrowd"], device=like.device).bool()
+        crowd = _tensor(target, "iscrowd", image_id)
+        if crowd.shape != labels.shape or crowd.is_floating_point():
+            raise TargetError(
+                f"{len(boxes)} boxes but iscrowd of shape {tuple(crowd.shape)}",
+                image_id=image_id,
+                field="iscrowd",
+                value=str(crowd.dtype),
+                expected="one bool a box",
+            )
+        alone = ~crowd.to(like.device).bool()
         boxes, labels = boxes[alone], labels[alone]
     return Truth(boxes, labels, image_id)
+
+
+def _tensor(target: Mapping[str, Any], name: str, image_id: Any) -> Tensor:
+    if name not in target:
+        raise TargetError(
+            "missing", image_id=image_id, field=name, value=str(sorted(target)), expected="boxes and labels"
+        )
+    try:
+        return torch.as_tensor(target[name])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TargetError("cannot be a tensor", image_id=image_id, field=name, value=f"({error})") from None
 
 
 def _check_shapes(boxes: Tensor, labels: Tensor, image_id: Any) -> None:

@@ -121,7 +121,11 @@ def test_program_prints_and_exits(tmp_path):
     root = repository(tmp_path, "detrkit/x.py", "print(1)")
     program = [sys.executable, str(ROOT / "tools" / "lints.py"), str(root)]
     done = subprocess.run(program, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "detrkit/x.py:1: print outside cli.py\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "detrkit/x.py:1: print outside cli.py and commands.py\n",
+        "",
+    )
     (root / "detrkit" / "x.py").write_text("")
     assert subprocess.run(program, capture_output=True, text=True).returncode == 0
 

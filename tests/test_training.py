@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detrkit.boxes import cxcywh_to_xyxy
 from detrkit.config import TrainConfig
 from detrkit.datasets import Dataset
 from detrkit.errors import ConfigError, DataError, DetrkitError, NonFiniteError
@@ -92,7 +93,13 @@ def test_a_flip_is_its_own_inverse_and_moves_boxes_with_the_pixels():
     twice = flip(*once)
     assert np.array_equal(np.asarray(image), np.asarray(twice[0]))
     torch.testing.assert_close(target["boxes"], twice[1]["boxes"])
-    assert not torch.equal(target["boxes"], once[1]["boxes"])
+    plain = REGISTRY.make("datasets", "toy(size=(48, 64), objects=(1, 1), background='plain')", split="val")
+    for index in range(5):
+        image, target = flip(*plain[index])
+        rows, columns = np.nonzero(np.asarray(image).max(axis=2) != 128)
+        found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        expected = cxcywh_to_xyxy(target["boxes"][0]) * torch.tensor([64, 48, 64, 48])
+        assert expected.tolist() == pytest.approx(found, abs=1.5)
 
 
 @pytest.mark.fast
@@ -173,6 +180,25 @@ def test_a_resumed_run_leaves_no_trace(tmp_path, stop_after):
         for run in (whole, parts)
     ]
     assert logs[0] == logs[1]
+
+
+def test_the_log_of_a_run_that_died_is_cut_to_its_checkpoint(tmp_path):
+    """Dead at step 7, last saved at step 5: steps 6 and 7 are trained again and logged once."""
+    detector, train_config = configs(eval_every=0)
+    trainer = Trainer(detector, train_config, tmp_path, resume=False)
+    original = trainer.after_step
+
+    def die():
+        original()
+        if trainer.run.progress.step == 7:
+            raise KeyboardInterrupt
+
+    trainer.after_step = die
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run_to_end()
+    assert [entry["step"] for entry in read_log(tmp_path / "metrics.jsonl", "train")] == list(range(1, 8))
+    train(detector, train_config, tmp_path, resume=True)
+    assert [entry["step"] for entry in read_log(tmp_path / "metrics.jsonl", "train")] == list(range(1, 9))
 
 
 def test_a_real_signal_saves_and_says_how_to_go_on(tmp_path):

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROLES = ("attention", "backbones", "datasets", "matchers", "positional")
-LIGHT = re.compile(r"detrkit/((__init__|errors|fields|registry|config|labels|listing|cli)\.py|(presets|matchers)/.*)")
+LIGHT = re.compile(
+    r"detrkit/((__init__|errors|fields|registry|config|labels|listing|cli|commands)\.py|(presets|matchers)/.*)"
+)
 LONGEST_FILE, LONGEST_FUNCTION, LARGEST_FILE = 400, 40, 1_000_000
 MAY_BE_LONG = {("detrkit/cli.py", "make_parser")}
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve", "joblib"}
@@ -98,8 +100,10 @@ def global_randomness(path: Path, name: str, tree: ast.Module) -> Iterator[Findi
 
 def printing(path: Path, name: str, tree: ast.Module) -> Iterator[Finding]:
     """Only the command line prints."""
-    if name != "detrkit/cli.py":
-        yield from ((call.lineno, "print outside cli.py") for call, target in calls(tree) if target == "print")
+    if name not in ("detrkit/cli.py", "detrkit/commands.py"):
+        yield from (
+            (call.lineno, "print outside cli.py and commands.py") for call, target in calls(tree) if target == "print"
+        )
 
 
 def shadowed_component(path: Path, name: str, tree: ast.Module) -> Iterator[Finding]:

@@ -84,7 +84,7 @@ class DenseAttention(Attention):
         heads: number of heads H; divides D.
     """
 
-    def __init__(self, d_model: int, dropout: Probability = 0.0, *, heads: Positive = 8) -> None:
+    def __init__(self, d_model: Positive, dropout: Probability = 0.0, *, heads: Positive = 8) -> None:
         super().__init__()
         if found := list(self.problems(d_model, heads)):
             raise ConfigError(f"{type(self).__name__}: {line}" for line in found)

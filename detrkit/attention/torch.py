@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 from torch import Tensor, nn
 
@@ -28,9 +28,19 @@ class TorchAttention(DenseAttention):
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, need_weights: bool
     ) -> AttentionOutput:
-        """PyTorch's own forward; fused when no weights are asked for."""
-        return AttentionOutput(
-            *self.module(
-                query, key, value, key_padding_mask=mask, need_weights=need_weights, average_attn_weights=False
-            )
+        """PyTorch's own forward; fused when no weights are asked for.
+
+        Its weights come with dropout applied; in training they are therefore asked for beside the output.
+        """
+        beside = need_weights and self.training and self.dropout > 0
+        output, weights = self._call(query, key, value, mask, need_weights and not beside)
+        if beside:
+            self.module.eval()
+            weights = self._call(query, key, value, mask, True)[1]
+            self.module.train()
+        return AttentionOutput(output, weights)
+
+    def _call(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, need_weights: bool) -> Any:
+        return self.module(
+            query, key, value, key_padding_mask=mask, need_weights=need_weights, average_attn_weights=False
         )

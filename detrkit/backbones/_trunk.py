@@ -63,7 +63,8 @@ class Trunk(Backbone):
             CheckpointError: the file does not fit.
         """
         keep_every_pixel(self.body)
-        levels = survey(self, owner)
+        with torch.inference_mode(False), torch.enable_grad():  # gradients tell which parameters a level needs
+            levels = survey(self, owner)
         self.channels = tuple(level.channels for level in levels)
         self.strides = tuple(level.stride for level in levels)
         trained = trained_parameters(owner, levels, trainable_levels)
@@ -84,8 +85,7 @@ def survey(trunk: Trunk, owner: str) -> list[Level]:
     parameters = {name: tensors[name].requires_grad_() for name, _ in trunk.named_parameters()}
     trunk.eval()
     try:
-        with torch.enable_grad():
-            runs = [_run_on_meta(trunk, tensors, size) for size in PROBES]
+        runs = [_run_on_meta(trunk, tensors, size) for size in PROBES]
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError([f"{owner}: does not take images of any size ({reason[:120]})"]) from error

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from detrkit.errors import CheckpointError
+from detrkit.errors import CheckpointError, WriteError
 
 FORMAT = "detrkit-1"
 
@@ -24,7 +24,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], note: Mapping[str, An
     """Write tensors and a note, so that the file at ``path`` is at every moment either the old one or the new one.
 
     Raises:
-        CheckpointError: the disk is full or the folder cannot be written; the old file is intact, nothing is left over.
+        WriteError: the disk is full or the folder cannot be written; the old file is intact, nothing is left over.
     """
     path = Path(path)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -101,7 +101,7 @@ def _replace(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise CheckpointError(
+        raise WriteError(
             f"cannot write {len(data)} bytes",
             path=path,
             value=f"({error.strerror or error})",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from detrkit.attention import AttentionOutput
 from detrkit.detections import Detections
+from detrkit.errors import DetrkitError
 from detrkit.model import mask_at
 from detrkit.prediction import infer, results
 from detrkit.preprocessing import normalize, pad, resize
@@ -19,6 +20,10 @@ from detrkit.preprocessing import normalize, pad, resize
 if TYPE_CHECKING:
     from detrkit.model import Detector
     from detrkit.transformer import DecoderLayer
+
+
+class NoWeightsError(DetrkitError):
+    """An attention that computes no weights, so that there is nothing to look at."""
 
 
 @contextmanager
@@ -59,7 +64,9 @@ def cross_attention(
     inputs = pad([normalize(resize(image, config.short_side, config.long_side)) for image in images]).to(device)
     chosen = cast("DecoderLayer", model.decoder.layers[layer])
     with record_weights(chosen.cross_attn) as recorded:
-        output = infer(model, inputs.images, inputs.mask)
+        output = infer(model, inputs.images.to(next(model.parameters()).dtype), inputs.mask)
+    if not recorded:
+        raise NoWeightsError("gives no weights", field=f"decoder_cross_attention={config.decoder_cross_attention}")
     height, width = (-(-side // model.backbone.strides[-1]) for side in inputs.images.shape[-2:])
     maps = recorded[0].unflatten(-1, (height, width))
     if inputs.mask is not None:

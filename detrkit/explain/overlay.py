@@ -9,7 +9,9 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
+from detrkit.detections import Detections
 from detrkit.drawing import draw, of_detections, sheet
 from detrkit.explain.attention import cross_attention
 
@@ -38,12 +40,23 @@ def attention_sheet(
     model: Detector, images: Sequence[Image.Image], *, threshold: float = 0.5, most: int = 5, side: int = 220
 ) -> Image.Image:
     """A row an image: its detections, then where each of the best ones looked: last decoder layer, mean of heads."""
-    rows = []
-    for image, (found, maps) in zip(images, cross_attention(model, images), strict=True):
-        best = found.above(threshold)
-        row = [draw(image, of_detections(best), side=side)]
-        for index, query in enumerate(best.queries[:most]):
-            looked = overlay(image, maps[:, query].mean(0).cpu().numpy())
-            row.append(draw(looked, [of_detections(best)[index]], side=side))
-        rows.append(row)
+    looked = zip(images, cross_attention(model, images), strict=True)
+    return sheet_of([attention_row(image, found.above(threshold), maps, most, side) for image, (found, maps) in looked])
+
+
+def attention_row(image: Image.Image, found: Detections, maps: Tensor, most: int, side: int) -> list[Image.Image]:
+    """An image with its detections, then one picture for each of the best: where its query looked.
+
+    Args:
+        maps: weights [heads, queries, rows, columns], as of `cross_attention`.
+    """
+    boxes = of_detections(found)
+    row = [draw(image, boxes, side=side)]
+    for box, query in zip(boxes[:most], found.queries, strict=False):
+        row.append(draw(overlay(image, maps[:, query].mean(0).cpu().numpy()), [box], side=side))
+    return row
+
+
+def sheet_of(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """Rows of `attention_row` with a title."""
     return sheet(rows, ["detections", "what each of them looked at (cross-attention of the last decoder layer)"])

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from detrkit.checkpoints.storage import replace_text
+from detrkit.detections import Detections
 from detrkit.drawing import draw, of_detections
 from detrkit.errors import DetrkitError
-from detrkit.explain.overlay import attention_sheet
-from detrkit.prediction import open_image, predict
+from detrkit.explain.attention import NoWeightsError, cross_attention
+from detrkit.explain.overlay import attention_row, sheet_of
+from detrkit.prediction import predict
 
 if TYPE_CHECKING:
     from detrkit.model import Detector
 
+Named = tuple[str, Image.Image]
+
 
 def predict_to_folder(
     model: Detector,
-    sources: Sequence[Path | tuple[str, Image.Image]],
+    images: Iterable[Named],
     out: Path,
     *,
     threshold: float = 0.5,
@@ -31,7 +38,7 @@ def predict_to_folder(
     """Detect, and write for each image ``NAME.png`` (boxes) and ``NAME.attention.png`` (where each query looked).
 
     Args:
-        sources: paths, or pairs of name and RGB image.
+        images: pairs of name and RGB image; read a batch at a time.
         out: folder, made where it is missing; also gets ``detections.json``.
 
     Returns:
@@ -39,27 +46,35 @@ def predict_to_folder(
     """
     if not 0 <= threshold <= 1:
         raise DetrkitError("threshold out of range", field="threshold", value=threshold, expected="0 to 1")
+    if out.is_file():
+        raise DetrkitError("is a file, not a folder", path=out, hint="choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict[str, Any]]] = {}
-    for first in tqdm(range(0, len(sources), batch_size), desc="predict", unit="batch", leave=False):
-        batch = [_named(source) for source in sources[first : first + batch_size]]
-        for (name, image), detections in zip(
-            batch, predict(model, [image for _, image in batch], threshold=threshold), strict=True
-        ):
-            name = _unused(name, found)
-            found[name] = detections.to_json()
-            draw(image, of_detections(detections), side=max(480, *image.size)).save(out / f"{name}.png")
-            if len(detections):
-                attention_sheet(model, [image], threshold=threshold, side=320).save(out / f"{name}.attention.png")
+    stream = iter(images)
+    with tqdm(desc="predict", unit="image", leave=False) as bar:
+        while batch := list(islice(stream, batch_size)):
+            for (name, image), (detections, maps) in zip(batch, _look(model, batch), strict=True):
+                name, best = _unused(name, found), detections.above(threshold)
+                found[name] = best.to_json()
+                draw(image, of_detections(best), side=max(480, *image.size)).save(out / f"{name}.png")
+                if maps is not None and len(best):
+                    sheet_of([attention_row(image, best, maps, 5, 320)]).save(out / f"{name}.attention.png")
+            bar.update(len(batch))
     replace_text(out / "detections.json", json.dumps(found, indent=1) + "\n")
     return found
 
 
-def _named(source: Path | tuple[str, Image.Image]) -> tuple[str, Image.Image]:
-    return (source.stem, open_image(source)) if isinstance(source, Path) else source
+def _look(model: Detector, batch: Sequence[Named]) -> Iterator[tuple[Detections, Tensor | None]]:
+    """Detections, and where their queries looked, unless the attention tells no weights."""
+    images = [image for _, image in batch]
+    try:
+        yield from cross_attention(model, images)
+    except NoWeightsError:
+        yield from ((found, None) for found in predict(model, images, threshold=0.0, batch_size=len(images)))
 
 
 def _unused(name: str, taken: dict[str, Any]) -> str:
-    """The name, numbered where two files share it."""
+    """A file name without separators, numbered where two images share it."""
+    name = re.sub(r"[^\w.\- ]", "_", name).strip(". ") or "image"
     candidates = (name if i == 1 else f"{name}-{i}" for i in range(1, len(taken) + 3))
     return next(candidate for candidate in candidates if candidate not in taken)

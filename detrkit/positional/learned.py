@@ -25,7 +25,7 @@ class LearnedPositional(Positional):
         interpolate: stretch the table linearly over a map that is larger than it; otherwise such a map is refused.
     """
 
-    def __init__(self, d_model: int, *, size: Positive = 50, interpolate: bool = False) -> None:
+    def __init__(self, d_model: Positive, *, size: Positive = 50, interpolate: bool = False) -> None:
         super().__init__()
         if found := list(self.problems(d_model)):
             raise ConfigError(f"{type(self).__name__}: {line}" for line in found)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from detrkit.errors import ConfigError
-from detrkit.fields import Range
+from detrkit.fields import Positive, Range
 from detrkit.positional import Positional, check_map
 
 
@@ -32,7 +32,7 @@ class SinePositional(Positional):
 
     def __init__(
         self,
-        d_model: int,
+        d_model: Positive,
         *,
         temperature: Annotated[float, Range(above=0)] = 10000.0,
         normalize: bool = True,

@@ -12,28 +12,35 @@ def detr_r50() -> DetectorConfig:
 
 
 @recipe(
-    lr=5e-4,
-    lr_backbone=5e-4,
-    batch_size=32,
-    steps=2000,
-    schedule="cosine",
-    warmup_steps=100,
-    flip=0.0,
     data="toy",
+    lr=2e-4,
+    lr_backbone=1e-3,
+    clip_max_norm=1.0,
+    batch_size=16,
+    steps=4800,
+    warmup_steps=200,
+    schedule="cosine",
+    flip=0.0,
     eval_every=4,
 )
 def detr_tiny() -> DetectorConfig:
-    """DETR for toys and tests: the same parts, pre-norm (appendix A.4), under two million parameters, 96 pixels."""
+    """DETR for toys and tests: the same parts, pre-norm (appendix A.4), under two million parameters, 96 pixels.
+
+    Its rates and the double weight of the class are chosen for `toy`: a trunk that starts from random weights needs a
+    higher rate than the transformer, which a rate above 3e-4 keeps from ever leaving the mean box.
+    """
     return DetectorConfig(
-        backbone="tiny",
+        backbone="tiny(depth=2, stride=16)",
         d_model=128,
         num_queries=20,
         num_classes=3,
         enc_layers=2,
         dec_layers=3,
-        dim_feedforward=256,
+        dim_feedforward=384,
         dropout=0.0,
         pre_norm=True,
+        set_cost_class=2.0,
+        cls_loss_coef=2.0,
         short_side=96,
         long_side=96,
     )

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from detrkit.errors import RegistryError
-from detrkit.registry import DIMENSIONS, REGISTRY, ROLES, Signature
+from detrkit import fields
+from detrkit.errors import ConfigError, RegistryError, nearest
+from detrkit.registry import REGISTRY, REQUIRED, ROLES, Signature
 
 Draw = Callable[[int, int], int]
 
@@ -125,8 +126,24 @@ def check_component(component: type, *, examples: int = 25, seed: int = 0, **set
         RegistryError: the class keeps no contract, or its signature is refused.
     """
     role = role_of(component)
-    make = Maker(component, {n: v for n, v in settings.items() if n not in DIMENSIONS})
+    make = Maker(component, settings)
+    if found := _unusable(make):
+        raise ConfigError(found)
     return [_run(name, function, make, range(seed, seed + examples)) for name, function in laws_of(role).items()]
+
+
+def _unusable(make: Maker) -> list[str]:
+    """What is wrong with the settings that a user gave for a component, a line each."""
+    owner, known = make.component.__name__, make.signature.settings
+    found = [
+        f"{owner}: unknown setting {name!r}; {nearest(name, known)}" for name in make.settings if name not in known
+    ]
+    found += [
+        f"{owner}: setting {name!r} must be given; write --set {name}=..."
+        for name, default in known.items()
+        if default is REQUIRED and name not in make.settings
+    ]
+    return [*found, *fields.problems(make.settings, make.signature.annotations, owner)]
 
 
 def _run(name: str, function: Law, make: Make, seeds: range) -> LawResult:

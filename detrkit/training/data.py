@@ -14,10 +14,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from detrkit.config import DetectorConfig, TrainConfig
 from detrkit.datasets import Dataset, Target
-from detrkit.errors import DataError
+from detrkit.errors import DataError, DetrkitError
 from detrkit.preprocessing import PaddedImages, normalize, pad, resize
 
 Key = tuple[int, int]
+FLIPS, ORDER = 1, 2  # random streams of their own
 
 
 class Batch(NamedTuple):
@@ -32,7 +33,7 @@ class Batch(NamedTuple):
         return [target["image_id"] for target in self.targets]
 
 
-class Samples(TorchDataset[tuple[Tensor, Target]]):
+class Samples(TorchDataset[Any]):
     """A data set as the model sees it in training: item (epoch, index), augmented, resized, normalised."""
 
     def __init__(self, data: Dataset, detector: DetectorConfig, train: TrainConfig) -> None:
@@ -41,11 +42,17 @@ class Samples(TorchDataset[tuple[Tensor, Target]]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Target]:
-        epoch, index = key
+    def __getitem__(self, key: Key) -> tuple[Tensor, Target] | DetrkitError:
+        try:
+            return self.sample(*key)
+        except DetrkitError as error:  # a worker hands it on whole; raised there, it would lose all but its text
+            return error
+
+    def sample(self, epoch: int, index: int) -> tuple[Tensor, Target]:
+        """Image [3, H, W] and target of an index in an epoch."""
         self.data.epoch = epoch
         image, target = self.data[index]
-        if np.random.default_rng((self.train.seed, epoch, index)).random() < self.train.flip:
+        if np.random.default_rng((FLIPS, self.train.seed, epoch, index)).random() < self.train.flip:
             image, target = flip(image, target)
         return normalize(resize(image, self.detector.short_side, self.detector.long_side)), target
 
@@ -78,10 +85,11 @@ class Windows(Sampler[list[Key]]):
         self.epoch, self.start = divmod(step, self.per_epoch)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        whole, rest = divmod(self.size - self.start * self.window, self.window)
+        return whole * self.train.accumulate - (-rest // self.train.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng((self.train.seed, self.epoch)).permutation(self.size)
+        order = np.random.default_rng((ORDER, self.train.seed, self.epoch)).permutation(self.size)
         for first in range(self.start * self.window, self.size, self.window):
             window = order[first : first + self.window]
             for low in range(0, len(window), self.train.batch_size):
@@ -111,6 +119,8 @@ class WindowStream:
         while True:
             window: list[Batch] = []
             for batch in self.loader:
+                if isinstance(batch, DetrkitError):
+                    raise batch
                 window.append(batch)
                 if len(window) == self.accumulate:
                     yield window
@@ -120,7 +130,10 @@ class WindowStream:
             self.windows.epoch, self.windows.start = self.windows.epoch + 1, 0
 
 
-def collate(samples: Sequence[tuple[Tensor, Target]]) -> Batch:
-    """Samples -> a padded batch."""
+def collate(samples: Sequence[tuple[Tensor, Target] | DetrkitError]) -> Batch | DetrkitError:
+    """Samples -> a padded batch, or the first error among them."""
+    for sample in samples:
+        if isinstance(sample, DetrkitError):
+            return sample
     images, targets = zip(*samples, strict=True)
     return Batch(pad(images), list(targets))

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from detrkit.errors import CheckpointError
+
 
 class MetricsLog:
     """Appends to ``metrics.jsonl``; lines written after the checkpoint that a run resumes from are cut off.
@@ -19,6 +21,8 @@ class MetricsLog:
     def __init__(self, path: Path, length: int = 0) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        if length and (not path.exists() or path.stat().st_size < length):
+            raise CheckpointError("the log is shorter than its checkpoint says", path=path, expected=f"{length} bytes")
         with path.open("ab") as file:
             file.truncate(length)
 

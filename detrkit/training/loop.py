@@ -2,92 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.utils import clip_grad_norm_
+from torchvision.ops import FrozenBatchNorm2d
 from tqdm import tqdm
 
-import detrkit
-from detrkit.checkpoints.detector import save_detector
-from detrkit.checkpoints.storage import replace_text
+from detrkit.checkpoints.detector import save_detector, without_weights
 from detrkit.config import DetectorConfig, TrainConfig
 from detrkit.criterion import Losses, Normalizer, SetCriterion
-from detrkit.datasets import Dataset
-from detrkit.errors import ConfigError, DataError, DetrkitError, NonFiniteError
+from detrkit.datasets import Dataset, Finding
+from detrkit.errors import ConfigError, NonFiniteCostError, NonFiniteError
 from detrkit.evaluation import evaluate
 from detrkit.model import build
-from detrkit.registry import REGISTRY, Spec
+from detrkit.registry import Spec
 from detrkit.training.data import Batch, WindowStream
 from detrkit.training.log import MetricsLog
 from detrkit.training.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
-from detrkit.training.state import restore_state, save_state
-
-
-@dataclass
-class Progress:
-    """How far a run has come; saved with every checkpoint."""
-
-    step: int = 0
-    seconds: float = 0.0
-    best_ap: float = -1.0
-    log_length: int = 0
-
-
-@dataclass
-class Run:
-    """A run: its folder, its two configurations, and where it stands."""
-
-    folder: Path
-    detector: DetectorConfig
-    train: TrainConfig
-    progress: Progress = field(default_factory=Progress)
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint to resume from."""
-        return self.folder / "last.safetensors"
-
-    @property
-    def best(self) -> Path:
-        """The detector with the highest AP on the validation split."""
-        return self.folder / "best.safetensors"
-
-    def save_config(self) -> None:
-        """Write the resolved configuration and what ran it."""
-        content = {
-            "detector": self.detector.to_dict(),
-            "train": self.train.to_dict(),
-            "environment": {
-                "detrkit": detrkit.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-                "threads": torch.get_num_threads(),
-            },
-        }
-        replace_text(self.folder / "config.json", json.dumps(content, indent=2) + "\n")
-
-
-class Stopped(DetrkitError):
-    """A signal ended the run after a finished step and a saved checkpoint; ``signum`` says which."""
-
-    def __init__(self, signum: int, run: Run) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name} after step {run.progress.step}",
-            path=run.folder,
-            hint=f"go on with: detrkit train --resume {run.folder}",
-        )
-        self.signum = signum
+from detrkit.training.run import FINDINGS, Progress, Run, Stopped, refuse_other_run
+from detrkit.training.splits import make_splits
+from detrkit.training.state import environment, restore_state, save_state
 
 
 def train(detector: DetectorConfig, train: TrainConfig, out: str | Path, *, resume: bool = False) -> Run:
@@ -114,29 +56,43 @@ class Trainer:
     """What a run needs while it lasts."""
 
     def __init__(self, detector: DetectorConfig, train: TrainConfig, folder: Path, *, resume: bool) -> None:
-        self.data = make_data(train, train.train_split)
-        self.val = make_data(train, train.val_split) if train.eval_every else None
-        if len(self.data) == 0:
-            raise DataError("the training set is empty", field="data", value=str(train.data))
+        self.data, self.val = make_splits(train)
         detector = detector.replace(num_classes=len(self.data.label_space))
         self.run = Run(folder, detector, train)
         refuse_other_run(self.run, resume)
         torch.manual_seed(train.seed)
         self.device = pick_device(train.device)
-        self.model = build(detector, label_space=self.data.label_space).to(self.device)
+        start = detector.replace(backbone=without_weights(detector.backbone)) if resume else detector
+        self.model = build(start, label_space=self.data.label_space).to(self.device)
+        self.model.config = detector
         self.criterion = SetCriterion.from_config(detector)
         self.optimizer = make_optimizer(self.model, train)
         if resume:
-            self.run.progress = Progress(**restore_state(self.run.last, self.model, self.optimizer))
+            self.restore()
         self.log = MetricsLog(folder / "metrics.jsonl", self.run.progress.log_length)
         self.stream = WindowStream(self.data, detector, train, self.run.progress.step)
         self.per_epoch = self.stream.windows.per_epoch
         self.total = train.steps or (train.epochs or 0) * self.per_epoch
         self.signum: int | None = None
-        self.surplus = 0
         if not resume:
-            self.run.save_config()
+            self.run.save_config(self.findings())
+            self.save()  # so that a run which dies early can be resumed too
         self.announce()
+
+    def restore(self) -> None:
+        """Go to where the run's last checkpoint stands."""
+        progress, made_in = restore_state(self.run.last, self.model, self.optimizer)
+        self.run.progress = Progress(**progress)
+        if made_in != environment():
+            say(f"the run was made with {made_in}, this is {environment()}: it will go on, but not to the bit")
+
+    def findings(self) -> list[Finding]:
+        """What was wrong in the data, each thing once."""
+        return list(
+            {
+                str(finding): finding for part in (self.data, self.val) if part is not None for finding in part.findings
+            }.values()
+        )
 
     def announce(self) -> None:
         """Say on stderr what is trained on what, and what was wrong with the data."""
@@ -148,18 +104,20 @@ class Trainer:
             f"{self.stream.windows.window} images on {self.device}, {torch.get_num_threads()} threads"
         )
         if self.frozen_at_random():
-            say("backbone: a part of it is frozen at random weights; give it weights='FILE', or trainable_levels=none")
-        findings = [*self.data.findings, *(self.val.findings if self.val else [])]
+            say("backbone: a part is frozen at random; give it weights='FILE', or norm=batch, trainable_levels=none")
+        findings = self.findings()
         for finding in findings[:10]:
             say(f"data: {finding}")
         if len(findings) > 10:
-            say(f"data: ... and {len(findings) - 10} more findings")
+            say(f"data: ... and {len(findings) - 10} more, see {FINDINGS} in the run folder")
         say(f"run folder: {self.run.folder}")
 
     def frozen_at_random(self) -> bool:
-        """Whether the trunk keeps parameters that were never trained."""
+        """Whether the trunk keeps parameters or norms that were never trained."""
         starts_at_random = Spec.parse(self.run.detector.backbone).settings.get("weights") is None
-        return starts_at_random and not all(p.requires_grad for p in self.model.backbone.parameters())
+        trunk = self.model.backbone
+        trained = all(p.requires_grad for p in trunk.parameters())
+        return starts_at_random and not (trained and not any(isinstance(m, FrozenBatchNorm2d) for m in trunk.modules()))
 
     def run_to_end(self) -> Run:
         """Train from where the run stands to its last step."""
@@ -183,11 +141,10 @@ class Trainer:
         set_learning_rate(self.optimizer, factor)
         self.optimizer.zero_grad(set_to_none=True)
         normalizer = window_normalizer(self.criterion, window, self.run.detector.num_queries)
-        self.surplus += count_surplus(window, self.run.detector.num_queries)
+        progress.surplus += count_surplus(window, self.run.detector.num_queries)
         logged: dict[str, float] = {}
         for batch in window:
-            losses = self.criterion(self.model(*batch.inputs.to(self.device)), batch.targets, normalizer)
-            check_finite(losses, batch, progress.step)
+            losses = self.losses(batch, normalizer)
             losses.total.backward()
             accumulate_log(logged, losses, share=len(batch.targets) / sum(len(b.targets) for b in window))
         norm = clip_grad_norm_(self.model.parameters(), train.clip_max_norm or float("inf"))
@@ -215,15 +172,29 @@ class Trainer:
             f"GIoU {logged['loss_giou']:.3f}"
         )
 
+    def losses(self, batch: Batch, normalizer: Normalizer) -> Losses:
+        """Losses of a micro-batch, refused where they are not finite.
+
+        Raises:
+            NonFiniteError: names step, images and the first bad term.
+        """
+        step = self.run.progress.step
+        try:
+            losses = self.criterion(self.model(*batch.inputs.to(self.device)), batch.targets, normalizer)
+        except NonFiniteCostError as error:
+            raise NonFiniteError(f"step {step}, images {batch.image_ids}: {error}") from None
+        check_finite(losses, batch, step)
+        return losses
+
     def after_step(self) -> None:
         """Evaluate and save where it is due; stop where a signal asked for it."""
         step, train = self.run.progress.step, self.run.train
         ends_epoch = step % self.per_epoch == 0 or step == self.total
         epoch = -(-step // self.per_epoch)
-        if ends_epoch and self.surplus:
-            say_beside_bar(f"epoch {epoch}: {self.surplus} objects had no query to match; raise num_queries")
-            self.surplus = 0
-        if ends_epoch and self.val and (epoch % train.eval_every == 0 or step == self.total):
+        if ends_epoch and self.run.progress.surplus:
+            say_beside_bar(f"epoch {epoch}: {self.run.progress.surplus} objects had no query; raise num_queries")
+            self.run.progress.surplus = 0
+        if ends_epoch and self.val is not None and (epoch % train.eval_every == 0 or step == self.total):
             self.evaluate(self.val)
         if self.signum is not None or (
             ends_epoch and (step == self.total or (train.save_every and epoch % train.save_every == 0))
@@ -266,23 +237,12 @@ class Trainer:
                 signal.signal(signum, handler)
 
 
-def make_data(train: TrainConfig, split: str) -> Dataset:
-    """A split of the data that a configuration names."""
-    if train.data is None:
-        raise ConfigError(["data: must be given, for example data=toy or data=\"voc(root='DIR')\""])
-    return REGISTRY.make("datasets", train.data, split=split)
-
-
-def refuse_other_run(run: Run, resume: bool) -> None:
-    """A folder holds one run: it is resumed, or left alone."""
-    if resume and not run.last.exists():
-        raise DetrkitError("nothing to resume", path=run.last, hint="start the run without --resume")
-    if not resume and (run.folder / "config.json").exists():
-        raise DetrkitError(
-            "the folder holds a run already",
-            path=run.folder,
-            hint=(f"go on with it: detrkit train --resume {run.folder}; or choose another --out"),
-        )
+def check(detector: DetectorConfig, train: TrainConfig) -> tuple[Dataset, Dataset | None]:
+    """All that can be known to be wrong before training: data, device, weights, and that the parts fit."""
+    data, val = make_splits(train)
+    pick_device(train.device)
+    build(detector, label_space=data.label_space)
+    return data, val
 
 
 def window_normalizer(criterion: SetCriterion, window: Sequence[Batch], num_queries: int) -> Normalizer:
@@ -301,7 +261,8 @@ def accumulate_log(logged: dict[str, float], losses: Losses, share: float) -> No
 
 def count_surplus(window: Sequence[Batch], num_queries: int) -> int:
     """Objects that cannot be matched because their image holds more of them than there are queries."""
-    return sum(max(0, len(target["labels"]) - num_queries) for batch in window for target in batch.targets)
+    objects = [int((~target["iscrowd"]).sum()) for batch in window for target in batch.targets]
+    return sum(max(0, count - num_queries) for count in objects)
 
 
 def check_finite(losses: Losses, batch: Batch, step: int) -> None:

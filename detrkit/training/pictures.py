@@ -10,6 +10,7 @@ import numpy as np
 from detrkit.datasets import Dataset
 from detrkit.drawing import draw, of_detections, of_target, sheet
 from detrkit.explain import attention_sheet
+from detrkit.explain.attention import NoWeightsError
 from detrkit.model import Detector
 from detrkit.prediction import predict
 from detrkit.training.log import read_log
@@ -30,7 +31,10 @@ def save_pictures(folder: Path, model: Detector, data: Dataset, *, threshold: fl
     pairs = list(zip(truth, ours, strict=True))
     rows = [[picture for pair in pairs[row::half] for picture in pair] for row in range(half)]
     sheet(rows, ["truth", f"found (score at least {threshold:g})"] * 2).save(paths[1])
-    attention_sheet(model, images[:5], threshold=threshold).save(paths[2])
+    try:
+        attention_sheet(model, images[:5], threshold=threshold).save(paths[2])
+    except NoWeightsError:
+        paths.pop()
     return paths
 
 

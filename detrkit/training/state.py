@@ -28,12 +28,17 @@ def save_state(path: Path, model: Detector, optimizer: AdamW, progress: Mapping[
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    threads = {"torch": torch.__version__, "threads": torch.get_num_threads()}
-    write(path, tensors, {**note_of(model), "kind": "training", "environment": threads, "progress": dict(progress)})
+    note = {**note_of(model), "kind": "training", "environment": environment(), "progress": dict(progress)}
+    write(path, tensors, note)
 
 
-def restore_state(path: Path, model: Detector, optimizer: AdamW) -> dict[str, Any]:
-    """The inverse of `save_state`; returns the progress.
+def environment() -> dict[str, Any]:
+    """What bit-exactness depends on beside the configuration."""
+    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
+
+
+def restore_state(path: Path, model: Detector, optimizer: AdamW) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inverse of `save_state`; returns the progress and the environment in which it was made.
 
     Raises:
         CheckpointError: damaged, or not a state of training.
@@ -42,6 +47,14 @@ def restore_state(path: Path, model: Detector, optimizer: AdamW) -> dict[str, An
     if note.get("kind") != "training":
         raise CheckpointError(
             "holds a detector but no state of training", path=path, field="kind", value=note.get("kind")
+        )
+    if note["label_space"] != model.label_space.to_json():
+        raise CheckpointError(
+            "the data's classes are not those of the run",
+            path=path,
+            field="label_space",
+            value=str(list(model.label_space.names)),
+            expected=str(note["label_space"]["names"]),
         )
     fill(model, _under("model.", tensors), path)
     saved: dict[int, dict[str, Tensor]] = {}
@@ -52,7 +65,7 @@ def restore_state(path: Path, model: Detector, optimizer: AdamW) -> dict[str, An
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng.cuda"])
-    return note["progress"]
+    return note["progress"], note["environment"]
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,274 @@
+"""What each command does. Imported by the parser; what is heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import detrkit
+from detrkit.errors import ConfigError, DetrkitError, nearest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from detrkit.config import DetectorConfig, TrainConfig
+    from detrkit.datasets import Dataset
+    from detrkit.model import Detector
+
+
+class Commands:
+    """One function a command; names are the commands."""
+
+    @staticmethod
+    def list(options: argparse.Namespace) -> None:
+        """Roles, components and presets, with a line about each."""
+        from detrkit import listing
+
+        everything, role = listing.everything(), options.role
+        if role is not None and role not in everything:
+            raise DetrkitError("nothing of that name to list", value=role, hint=nearest(role, everything))
+        chosen = {name: everything[name] for name in everything if role in (None, name)}
+        show_json(chosen) if options.json else sys.stdout.write(listing.as_text(chosen))
+
+    @staticmethod
+    def show(options: argparse.Namespace) -> None:
+        """A preset or a component in full."""
+        from detrkit import listing
+
+        parts = [part for word in options.name for part in word.split("/")]
+        content = listing.preset(parts[0]) if len(parts) == 1 else listing.component(*parts[:2])
+        show_json(content) if options.json else sys.stdout.write(listing.details(content))
+
+    @staticmethod
+    def diff(options: argparse.Namespace) -> None:
+        """Fields that differ, detector first, then training."""
+        from detrkit.config import difference
+
+        pairs = zip(read_configs(options.a), read_configs(options.b), strict=True)
+        found = {name: both for a, b in pairs for name, both in difference(a, b).items()}
+        if options.json:
+            show_json({name: {"a": a, "b": b} for name, (a, b) in found.items()})
+            return
+        width = max(map(len, found), default=0)
+        for name, (a, b) in found.items():
+            print(f"{name:<{width}}  {a} -> {b}")
+
+    @staticmethod
+    def train(options: argparse.Namespace) -> None:
+        """Train, then draw what there is to look at."""
+        if options.resume:
+            if options.fields or options.config or options.out:
+                raise DetrkitError("takes no fields, --config or --out: the run has them", field="--resume")
+            detector, train = read_run(Path(options.resume))
+            out = Path(options.resume)
+        else:
+            preset, detector, train = read_fields(options.fields, options.config)
+            out = Path(options.out) if options.out else free_folder(Path("runs"), preset)
+        from detrkit.training import loop
+
+        if options.dry_run:
+            data, _ = loop.check(detector, train)
+            for finding in data.findings:
+                sys.stderr.write(f"data: {finding}\n")
+            print(f"ok: {len(data)} training images, classes {', '.join(data.label_space.names)}; nothing was trained")
+            return
+        run = loop.train(detector, train, out, resume=bool(options.resume))
+        finish(run.folder, train)
+
+    @staticmethod
+    def eval(options: argparse.Namespace) -> None:
+        """Twelve COCO numbers and the AP of each class."""
+        from detrkit.evaluation import evaluate
+
+        model, data = load_run(options), run_data(options)
+        numbers, _ = evaluate(model, data, batch_size=options.batch_size)
+        if options.json:
+            show_json({name: None if value != value else value for name, value in numbers.items()})
+            return
+        for name, value in numbers.items():
+            print(f"{name:<12} {'-' if value != value else format(value, '.4f')}")
+
+    @staticmethod
+    def predict(options: argparse.Namespace) -> None:
+        """Detections on stdout, pictures in a folder."""
+        from detrkit.explain.pictures import predict_to_folder
+
+        if options.images and (options.data or options.split):
+            raise DetrkitError("give either images, or --data and --split", field="images")
+        model, folder = load_run(options), Path(options.run)
+        out = Path(options.out) if options.out else (folder if folder.is_dir() else folder.parent) / "predictions"
+        images = islice(named_images(options), options.limit)
+        found = predict_to_folder(model, images, out, threshold=options.threshold, batch_size=options.batch_size)
+        if options.json:
+            show_json(found)
+        else:
+            for name, detections in found.items():
+                print(f"{name}: " + (", ".join(f"{d['name']} {d['score']:.2f}" for d in detections) or "nothing"))
+        sys.stderr.write(f"pictures: {out}\n")
+
+    @staticmethod
+    def check(options: argparse.Namespace) -> int:
+        """Laws kept and broken; 1 when one is broken."""
+        from dataclasses import asdict
+
+        from detrkit.listing import import_component
+        from detrkit.registry import Spec
+        from detrkit.testing import check_component
+
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109 (as python -m does: a stranger's module lies here)
+        settings = Spec.parse(f"it({', '.join(options.set)})").settings
+        component = import_component(options.name)
+        results = check_component(component, examples=options.examples, seed=options.seed, **settings)
+        broken = [result for result in results if result.outcome == "broken"]
+        if options.json:
+            show_json([asdict(result) for result in results])
+            return 1 if broken else 0
+        for result in results:
+            print(f"{result.outcome:<13} {result.description}")
+            if result.detail and result.outcome == "broken":
+                print(f"{'':<13} {result.law}, seed {result.seed}: {result.detail}")
+        kept = f"{len(results) - len(broken)} of" if broken else "all"
+        print(f"{kept} {len(results)} laws kept")
+        return 1 if broken else 0
+
+
+def finish(folder: Path, train: TrainConfig) -> None:
+    """Draw the run's pictures with its best detector, print its scores, and say where everything is."""
+    from detrkit.training.log import read_log
+    from detrkit.training.pictures import save_pictures
+    from detrkit.training.run import FINDINGS
+    from detrkit.training.splits import make_data
+
+    model = detrkit.load(folder)
+    data = make_data(train, train.val_split if train.eval_every else train.train_split)
+    pictures = save_pictures(folder, model, data)
+    scores = read_log(folder / "metrics.jsonl", "eval")
+    if scores:
+        best = max(scores, key=lambda entry: entry["AP"] or 0.0)
+        print(
+            f"best on {len(data)} unseen images of split {train.val_split!r}: "
+            + "  ".join(f"{name} {best[name]:.3f}" for name in ("AP", "AP50", "AP75") if best[name] is not None)
+            + f"  (step {best['step']}, {best['seconds']:.0f} s of training)"
+        )
+    files = [*pictures, folder / "metrics.jsonl", folder / "config.json"]
+    if (folder / FINDINGS).exists():
+        count = len((folder / FINDINGS).read_text(encoding="utf-8").splitlines())
+        print(f"data: {count} things were wrong and were dropped or repaired, each is named in {FINDINGS}")
+        files.append(folder / FINDINGS)
+    print("look at:")
+    for path in files:
+        print(f"  {path}")
+    print(f"then:\n  detrkit eval {folder}\n  detrkit predict {folder} IMAGE...")
+
+
+def read_fields(words: Sequence[str], file: str | None) -> tuple[str, DetectorConfig, TrainConfig]:
+    """Preset's name and both configurations from the words of the command line over those of a file."""
+    from detrkit.config import read_file
+    from detrkit.presets import from_pairs
+
+    presets = [word for word in words if "=" not in word]
+    if len(presets) > 1:
+        raise ConfigError([f"one preset at a time; got {', '.join(presets)}; fields are written key=value"])
+    pairs: dict[str, Any] = read_file(file) if file else {}
+    given = [word.split("=", 1) for word in words if "=" in word]
+    if twice := [name for i, (name, _) in enumerate(given) if name in dict(given[:i])]:
+        raise ConfigError([f"{name}: given twice" for name in twice])
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if one in dict(given) and other not in dict(given):
+            pairs.pop(other, None)
+    if not presets and not file:
+        raise ConfigError([f"name a preset to train; {nearest('', detrkit.presets())}"])
+    if "num_classes" in dict(given):
+        raise ConfigError(["num_classes: the data tells it; leave it out"])
+    saved = pairs.pop("preset", None)
+    if not presets and not isinstance(saved, str) and "backbone" not in pairs:
+        raise ConfigError([f"{file}: names no preset; add preset = '...' or name one on the command line"])
+    preset = presets[0] if presets else saved if isinstance(saved, str) else "detr_r50"
+    return preset, *from_pairs(preset, {**pairs, **dict(given)})
+
+
+def read_run(folder: Path) -> tuple[DetectorConfig, TrainConfig]:
+    """Both configurations that a run's folder has saved."""
+    from detrkit.config import DetectorConfig, TrainConfig, read_file
+
+    if not (folder / "config.json").is_file():
+        raise DetrkitError("no run there", path=folder, expected="a folder with config.json")
+    fields = read_file(folder / "config.json")
+    known = [{n: v for n, v in fields.items() if n in kind.annotations()} for kind in (DetectorConfig, TrainConfig)]
+    return DetectorConfig(**known[0]).check(), TrainConfig(**known[1]).check()
+
+
+def read_configs(name: str) -> tuple[DetectorConfig, TrainConfig]:
+    """Both configurations of a preset or of a run's folder."""
+    if (Path(name) / "config.json").is_file():
+        return read_run(Path(name))
+    from detrkit.presets import from_pairs
+
+    return from_pairs(name, {})
+
+
+def run_data(options: argparse.Namespace) -> Dataset:
+    """The data that a command names, else the run's."""
+    from detrkit.config import TrainConfig
+    from detrkit.training.splits import make_data
+
+    folder = Path(options.run)
+    folder = folder if folder.is_dir() else folder.parent
+    train = read_run(folder)[1] if (folder / "config.json").is_file() else TrainConfig()
+    train = train.replace(data=options.data) if options.data else train
+    data = make_data(train, options.split or train.val_split)
+    for finding in data.findings:
+        sys.stderr.write(f"data: {finding}\n")
+    return data
+
+
+def load_run(options: argparse.Namespace) -> Detector:
+    """The detector that a command names, on its device."""
+    from detrkit.training.loop import pick_device
+
+    return detrkit.load(options.run).to(pick_device(options.device))
+
+
+def named_images(options: argparse.Namespace) -> Iterator[tuple[str, Image]]:
+    """Name and image of each file that a command names, else of each item of its data; opened one by one."""
+    from detrkit.images import read_image
+
+    if options.images:
+        yield from ((path.stem, read_image(path)) for path in image_paths(options.images))
+        return
+    data = run_data(options)
+    for index in range(len(data)):
+        image, target = data[index]
+        yield str(target["image_id"]), image
+
+
+def image_paths(names: Sequence[str]) -> list[Path]:
+    """Image files, those in folders included."""
+    from detrkit.images import SUFFIXES
+
+    paths: list[Path] = []
+    for path in map(Path, names):
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        if not inside:
+            raise DetrkitError("the folder holds no images", path=path, expected=", ".join(sorted(SUFFIXES)))
+        paths += inside
+    return paths
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """``parent/name``, or the first of ``parent/name-2``, ... that does not exist."""
+    candidates = (parent / (name if i == 1 else f"{name}-{i}") for i in range(1, 100_000))
+    return next(path for path in candidates if not path.exists())
+
+
+def show_json(content: Any) -> None:
+    """Print JSON on stdout."""
+    print(json.dumps(content, indent=2, default=str))

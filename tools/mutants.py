@@ -1,0 +1,201 @@
+"""The suite checks itself: plants one defect at a time in a copy of the repository; some test must then fail.
+
+Each row of `MUTANTS` is a defect that somebody might really write, and the test that must catch it. Exit 1 if one
+survives, if a row no longer fits the code, or if a test fails without any defect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+LEFT_BEHIND = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "runs", "dist", "build")
+SECONDS = 300
+
+
+class Mutant(NamedTuple):
+    """A defect: in ``detrkit/<file>``, ``old`` (which occurs once) becomes ``new``; then ``tests/<test>`` must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+# fmt: off
+MUTANTS = [Mutant(*row) for row in (
+    # matching
+    ("greedy poses as optimal", "matchers/greedy.py", "optimal = False", "optimal = True",
+     "test_matchers.py::test_law[greedy-cost_is_least_of_all]"),
+    ("indices transposed for tall costs", "matchers/numpy.py", "Assignment(partner[by_row], by_row,",
+     "Assignment(served, partner,", "test_matchers.py::test_law[numpy-cost_equals_scipy]"),
+    ("dual not updated", "matchers/numpy.py", "before - max(length - when, 0.0)", "before",
+     "test_matchers.py::test_dual_of_a_small_problem"),
+    ("NaN replaced in matchers", "matchers/__init__.py", "= _as_float64(cost)", "= np.nan_to_num(_as_float64(cost))",
+     "test_matchers.py::test_bad_costs_are_refused"),
+    ("NaN replaced in the criterion", "criterion.py", "if cost.size and", "cost = np.nan_to_num(cost)\n        if",
+     "test_criterion.py::test_outputs_that_are_not_finite_are_named"),
+    ("L1 cost of the wrong sign", "criterion.py", "(boxes[..., :, None, :]", "-(boxes[..., :, None, :]",
+     "test_criterion.py::test_equals_the_slow_reference"),
+    ("GIoU cost of the wrong sign", "criterion.py", '"GIoU": -geometry', '"GIoU": geometry',
+     "test_criterion.py::test_equals_the_slow_reference"),
+    ("class cost of the wrong image", "criterion.py", "self.cost(logits[:, b], boxes", "self.cost(logits[:, 0], boxes",
+     "test_criterion.py::test_equals_the_slow_reference"),
+    ("true boxes read as xyxy in costs", "criterion.py", "geometry.cxcywh_to_xyxy(truth.boxes)", "truth.boxes",
+     "test_criterion.py::test_equals_the_slow_reference"),
+    # losses
+    ("eos weight on class 0", "classification.py", "weight[-1] = self.eos_coef", "weight[0] = self.eos_coef",
+     "test_criterion.py::test_law[unmatched_queries_weigh_eos_coef]"),
+    ("num_boxes not clamped", "criterion.py", "max(normalizer.num_boxes, 1.0)", "normalizer.num_boxes",
+     "test_criterion.py::test_law[empty_images_are_charged_for_classes_only]"),
+    ("normalised by images, not boxes", "criterion.py", "Normalizer(sum(counts)", "Normalizer(len(counts)",
+     "test_criterion.py::test_law[box_losses_are_means_over_objects]"),
+    ("loss without the last layer", "criterion.py", "* values.sum()", "* values[:-1].sum()",
+     "test_criterion.py::test_law[total_is_the_weighted_sum]"),
+    ("loss without the first layer", "criterion.py", "* values.sum()", "* values[1:].sum()",
+     "test_criterion.py::test_law[total_is_the_weighted_sum]"),
+    ("boxes without area accepted", "targets.py", "(boxes[:, 2:] <= 0)", "(boxes[:, 2:] < 0)",
+     "test_criterion.py::test_bad_targets_are_refused_in_one_line"),
+    ("boxes without area dropped in silence", "datasets/_reading.py", "flatnonzero(~keep |", "flatnonzero(keep &",
+     "test_datasets.py::test_clean_boxes_clips_and_drops_and_tells"),
+    # attention and positions
+    ("mask inverted in attention", "attention/sdpa.py", "hidden is None else ~hidden", "hidden is None else hidden",
+     "test_attention.py::test_values_worked_out_by_hand[sdpa]"),
+    ("mask inverted in the model", "model.py", "mask is None else mask_at", "mask is None else ~mask_at",
+     "test_model.py::test_the_laws_catch_a_mask_that_is_ignored"),
+    ("mask left out of batches", "preprocessing.py", "mask = torch.ones(", "mask = torch.zeros(",
+     "test_preprocessing.py::test_padding_by_hand"),
+    ("mask ignored in the decoder", "transformer.py", "memory.tokens, mask=memory.padding", "memory.tokens",
+     "test_model.py::test_layers_written_out"),
+    ("softmax over queries", "attention/matrix.py", "scores.softmax(dim=-1)", "scores.softmax(dim=-2)",
+     "test_attention.py::test_values_worked_out_by_hand[matrix]"),
+    ("scores without 1/sqrt(d)", "attention/einops.py", "q * self.head_dim**-0.5", "q",
+     "test_attention.py::test_values_worked_out_by_hand[einops]"),
+    ("x and y swapped in positions", "positional/sine.py", "for axis in (1, 2)", "for axis in (2, 1)",
+     "test_positional.py::test_sine_of_a_first_cell"),
+    ("positions counted from 0", "positional/sine.py", "cumsum(axis, dtype=dtype)", "cumsum(axis, dtype=dtype) - 1",
+     "test_positional.py::test_sine_of_a_first_cell"),
+    ("positions not normalised", "positional/sine.py", "if not self.normalize:", "if True:",
+     "test_positional.py::test_sine_of_a_first_cell"),
+    # images and detections
+    ("sigmoid twice", "model.py", "self.bbox_embed(states).sigmoid()", "self.bbox_embed(states).sigmoid().sigmoid()",
+     "test_model.py::test_heads_written_out"),
+    ("no-object scored as a class", "classification.py", "softmax(-1)[..., :-1].max(-1)", "softmax(-1).max(-1)",
+     "test_prediction.py::test_detections_by_hand"),
+    ("detections read cxcywh as xyxy", "prediction.py", "= geometry.cxcywh_to_xyxy(output", "= (output",
+     "test_prediction.py::test_detections_by_hand"),
+    ("detections scaled by height for width", "prediction.py", "[width, height, width, height]", "[height, width] * 2",
+     "test_prediction.py::test_detections_by_hand"),
+    ("scores sorted upwards", "prediction.py", "descending=True", "descending=False",
+     "test_prediction.py::test_detections_by_hand"),
+    ("resize swaps width and height", "preprocessing.py", "resize((width, height)", "resize((height, width)",
+     "test_preprocessing.py::test_resizing_by_hand"),
+    ("flip without boxes", "training/data.py", "boxes[:, 0] = 1 - boxes[:, 0]", "pass",
+     "test_training.py::test_a_flip_is_its_own_inverse_and_moves_boxes_with_the_pixels"),
+    ("flip moves boxes along y", "training/data.py", "boxes[:, 0] = 1 - boxes[:, 0]", "boxes[:, 1] = 1 - boxes[:, 1]",
+     "test_training.py::test_a_flip_is_its_own_inverse_and_moves_boxes_with_the_pixels"),
+    # training and files
+    ("window normalizer ignored", "training/loop.py", "batch.targets, normalizer)", "batch.targets)",
+     "test_training.py::test_a_window_gives_the_same_weights_however_it_is_cut"),
+    ("sampler not restored", "training/data.py", "divmod(step, self.per_epoch)", "0, 0",
+     "test_training.py::test_a_stream_from_any_step_gives_what_an_uninterrupted_one_gives"),
+    ("random state not restored", "training/state.py", 'torch.set_rng_state(tensors["rng.cpu"])', "pass",
+     "test_training.py::test_a_resumed_run_leaves_no_trace[3]"),
+    ("optimizer not restored", "training/state.py", '{"state": saved', '{"state": {}',
+     "test_training.py::test_a_resumed_run_leaves_no_trace[3]"),
+    ("log not cut on resume", "training/log.py", "file.truncate(length)", "file.truncate()",
+     "test_training.py::test_the_log_of_a_run_that_died_is_cut_to_its_checkpoint"),
+    ("hash not checked", "checkpoints/storage.py", 'if header.get("sha256") !=', 'if "" ==',
+     "test_checkpoints.py::test_a_flipped_bit_of_any_byte_is_detected"),
+)]
+# fmt: on
+
+
+def misfit(mutant: Mutant, root: Path = ROOT) -> str | None:
+    """Why a row no longer fits the code below ``root``; None if it does."""
+    if (count := text_of(root / "detrkit" / mutant.file).count(mutant.old)) != 1:
+        return f"{mutant.old!r} occurs {count} times in detrkit/{mutant.file}, not once"
+    file, function = mutant.test.split("[")[0].split("::")
+    if f"def {function}(" not in text_of(root / "tests" / file):
+        return f"tests/{file} has no {function}"
+    return None
+
+
+def text_of(path: Path) -> str:
+    """What a file says; nothing if there is none."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def run_tests(root: Path, tests: Sequence[str]) -> tuple[int, str]:
+    """Exit code of pytest in ``root``, and the first test that failed, else the end of what pytest says."""
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--timeout=0"]
+    command = [sys.executable, "-m", "pytest", *options, *tests]
+    # bytecode is told apart by size and second of the source, too coarse for files that change within a second
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(root)}
+    try:
+        done = subprocess.run(
+            command, cwd=root, env={**os.environ, **settings}, capture_output=True, text=True, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return -1, f"no answer within {SECONDS} s"
+    failed = re.search(r"^FAILED tests/(\S+)", done.stdout, re.MULTILINE)
+    last = (done.stdout + done.stderr).strip().splitlines()[-1:]
+    return done.returncode, failed[1] if failed else "".join(last)
+
+
+def outcome(mutant: Mutant, root: Path) -> tuple[bool, str]:
+    """Plant a defect below ``root``, run its test, take it out again: whether it is caught, and a word on it."""
+    if problem := misfit(mutant, root):
+        return False, f"STALE: {problem}"
+    path = root / "detrkit" / mutant.file
+    sound = text_of(path)
+    path.write_text(sound.replace(mutant.old, mutant.new), encoding="utf-8")
+    code, said = run_tests(root, [f"tests/{mutant.test}"])
+    path.write_text(sound, encoding="utf-8")
+    return code == 1, {0: "SURVIVED", 1: f"caught by {said}"}.get(code, f"NOT RUN: {said}")
+
+
+def outcomes(mutants: Sequence[Mutant]) -> Iterator[tuple[str, bool, str]]:
+    """Name, whether all is well, and a word: first of the same tests without a defect, then of each mutant."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / ROOT.name
+        shutil.copytree(ROOT, root, ignore=LEFT_BEHIND)
+        if tests := sorted({f"tests/{mutant.test}" for mutant in mutants if not misfit(mutant, root)}):
+            code, said = run_tests(root, tests)
+            yield "no defect", code == 0, said
+        for mutant in mutants:
+            yield mutant.name, *outcome(mutant, root)
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--list", action="store_true", help="list the defects and run nothing")
+    parser.add_argument("--only", metavar="NAME", help="plant only the defects whose name contains this")
+    options = parser.parse_args()
+    mutants = [mutant for mutant in MUTANTS if (options.only or "") in mutant.name]
+    if not mutants:
+        parser.error(f"no defect is named {options.only!r}; see --list")
+    if options.list:
+        print(*(f"{mutant.name:40}detrkit/{mutant.file}" for mutant in mutants), sep="\n")
+        return 0
+    well, start = True, time.perf_counter()
+    for name, fine, word in outcomes(mutants):
+        print(f"{name:40}{word}  ({time.perf_counter() - start:.0f} s)", flush=True)
+        well, start = well and fine, time.perf_counter()
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
