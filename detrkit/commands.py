@@ -133,8 +133,10 @@ class Commands:
             print(f"{result.outcome:<13} {result.description}")
             if result.detail and result.outcome == "broken":
                 print(f"{'':<13} {result.law}, seed {result.seed}: {result.detail}")
-        kept = f"{len(results) - len(broken)} of" if broken else "all"
-        print(f"{kept} {len(results)} laws kept")
+        concerned = [result for result in results if result.outcome != "not concerned"]
+        kept = f"{len(concerned) - len(broken)} of" if broken else "all"
+        idle = len(results) - len(concerned)
+        print(f"{kept} {len(concerned)} laws kept" + (f", {idle} do not concern it" if idle else ""))
         return 1 if broken else 0
 
 

@@ -36,9 +36,10 @@ def check_targets(
     Raises:
         TargetError: the first thing that is wrong, naming image, box index and value.
     """
-    if isinstance(targets, Mapping) or (images is not None and len(targets) != images):
-        got = "a mapping" if isinstance(targets, Mapping) else len(targets)
-        raise TargetError("one target an image", field="targets", value=got, expected=f"a list of {images or 'dicts'}")
+    if isinstance(targets, Mapping):
+        raise TargetError("one target an image", field="targets", value="a mapping", expected="a list of them")
+    if images is not None and len(targets) != images:
+        raise TargetError("one target an image", field="targets", value=len(targets), expected=f"{images}")
     return [_check(target, index, num_classes, like) for index, target in enumerate(targets)]
 
 

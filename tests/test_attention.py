@@ -162,8 +162,9 @@ class Fault(DenseAttention):
         scores = q @ k.mT * (self.head_dim**-0.5 if self.scaled else 1)
         if mask is not None:
             scores = scores.masked_fill(mask[:, None, None] == self.hidden, float("-inf"))
-        weights = F.dropout(scores.softmax(self.axis), self.dropout, self.training)
-        return AttentionOutput(self.merge(weights @ v), weights if need_weights else None)
+        weights = scores.softmax(self.axis)
+        dropped = F.dropout(weights, self.dropout, self.training)
+        return AttentionOutput(self.merge(dropped @ v), weights if need_weights else None)
 
 
 class Inverted(Fault):

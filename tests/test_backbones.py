@@ -346,3 +346,12 @@ def assert_one_line(kind, pattern, spec):
 def assert_misfit(folder, state, pattern, component="torchvision", model="shufflenet_v2_x0_5"):
     torch.save(state, folder / "misfit.pth")
     assert_one_line(CheckpointError, pattern, Spec(component, {"model": model, "weights": str(folder / "misfit.pth")}))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_backbone_can_be_made_where_gradients_are_off(mode):
+    with mode():
+        backbone = TorchvisionBackbone(model="resnet18", trainable_levels=3)
+    assert backbone.strides == (4, 8, 16, 32)
+    assert not backbone.body.conv1.weight.requires_grad

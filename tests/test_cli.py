@@ -321,7 +321,7 @@ def test_run_gives_its_configuration_to_another(run, call, tmp_path):
 def test_diff_of_a_run(run, call):
     found = json.loads(call("diff", "detr_tiny", run[0], "--json")[1])
     assert found["d_model"] == {"a": 128, "b": 32}
-    assert found["steps"] == {"a": 2000, "b": 4}
+    assert found["steps"] == {"a": 4800, "b": 4}
     assert "matcher" not in found
 
 

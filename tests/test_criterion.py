@@ -276,3 +276,39 @@ def test_normalizers_of_windows_and_ranks_add_up():
     assert sum([Normalizer(3, 1.5), Normalizer(0, 0.5)], Normalizer(0, 0)) == Normalizer(3, 2.0)
     with pytest.raises(TypeError):
         Normalizer(1, 1) + 1
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ({"boxes": torch.zeros(0, 4)}, ["labels", "missing"]),
+        ((torch.zeros(0, 4), torch.zeros(0)), ["not a target", "tuple"]),
+        ({"boxes": None, "labels": []}, ["boxes", "cannot be a tensor"]),
+        ({"boxes": [[0.1, 0.1, 0.1, 0.1], [0.1]], "labels": [0, 0]}, ["boxes", "cannot be a tensor"]),
+        ({"boxes": torch.zeros(0, 5), "labels": []}, ["boxes", "wrong shape", "(0, 5)"]),
+        (objects(iscrowd=torch.tensor([True])), ["iscrowd", "(1,)"]),
+        (objects(iscrowd=torch.tensor([0.3, 0.0])), ["iscrowd", "float32"]),
+    ],
+)
+def test_targets_of_a_wrong_kind_are_refused_in_one_line(target, words):
+    outputs, targets = batch([objects(), target])
+    with pytest.raises(TargetError) as refusal:
+        make_criterion()(outputs, targets)
+    assert [word for word in words if word not in str(refusal.value)] == []
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.fast
+def test_a_mapping_is_no_list_of_targets():
+    outputs, _ = batch([objects()])
+    with pytest.raises(TargetError, match="mapping"):
+        make_criterion()(outputs, objects())
+
+
+@pytest.mark.fast
+def test_empty_images_that_weigh_nothing_cost_nothing():
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    outputs, targets = batch([empty, empty])
+    losses = make_criterion(eos_coef=0.0)(outputs, targets)
+    assert float(losses.total.detach()) == 0

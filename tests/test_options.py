@@ -129,9 +129,15 @@ def test_attention_is_the_one_that_was_asked_for(field):
 
 
 @pytest.fixture
-def trainer(tmp_path):
+def trainer(tmp_path, monkeypatch):
     """Makes a trainer in a folder of its own."""
-    return lambda config: loop.Trainer(DETECTOR, config, tmp_path / str(hash(config)), resume=False)
+
+    def make(config):
+        if config.device == "meta":  # where weights have no values to save
+            monkeypatch.setattr(loop.Trainer, "save", lambda _: None)
+        return loop.Trainer(DETECTOR, config, tmp_path / str(hash(config)), resume=False)
+
+    return make
 
 
 def weights_after(trainer):

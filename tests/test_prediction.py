@@ -9,6 +9,9 @@ from PIL import Image
 
 import detrkit
 from detrkit.classification import SoftmaxClassification
+from detrkit.drawing import draw, of_detections
+from detrkit.errors import DetrkitError
+from detrkit.explain.pictures import predict_to_folder
 from detrkit.labels import LabelSpace
 from detrkit.model import DetectorOutput
 from detrkit.prediction import results
@@ -38,3 +41,46 @@ def test_every_image_has_its_own_size_and_the_mode_is_kept():
     assert [one.size for one in found] == [(30, 50), (20, 70), (40, 40)]
     assert all(len(one) == model.config.num_queries for one in found)
     assert model.training
+
+
+def test_each_module_keeps_its_own_mode():
+    model = detrkit.build("detr_tiny", backbone="tiny(width=8)", short_side=32, long_side=64).train()
+    model.backbone.eval()
+    model.predict([Image.new("RGB", (50, 30))])
+    assert (model.training, model.backbone.training, model.decoder.training) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "word"),
+    [
+        (None, {}, "list of images"),
+        (Image.new("RGB", (9, 9)), {}, "list of images"),
+        ([np.zeros((0, 5, 3), np.uint8)], {}, "does not fit"),
+        ([np.zeros((5, 5, 3), np.float32)], {}, "does not fit"),
+        ([torch.zeros(5, 5, 3, dtype=torch.uint8)], {}, "does not fit"),
+        ([3], {}, "not an image"),
+        ([], {"batch_size": 0}, "batch_size"),
+        ([], {"threshold": 1.5}, "threshold"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused_in_one_line(images, options, word):
+    model = detrkit.build("detr_tiny", backbone="tiny(width=8)", short_side=32, long_side=64)
+    with pytest.raises(DetrkitError, match=word) as caught:
+        model.predict(images, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sliver_of_an_image_is_drawn_and_predicted():
+    sliver = Image.new("RGB", (1500, 2))
+    model = detrkit.build("detr_tiny", backbone="tiny(width=8)", short_side=32, long_side=64)
+    (found,) = model.predict([sliver], threshold=0.0)
+    assert draw(sliver, of_detections(found), side=280).size == (280, 1)
+
+
+def test_pictures_stay_in_their_folder_and_no_name_is_written_twice(tmp_path):
+    model = detrkit.build("detr_tiny", backbone="tiny(width=8)", short_side=32, long_side=64).double()
+    images = [(name, Image.new("RGB", (40, 40))) for name in ("../out", "a/b", "a/b", "..")]
+    found = predict_to_folder(model, iter(images), tmp_path / "in", threshold=0.0, batch_size=3)
+    assert list(found) == ["_out", "a_b", "a_b-2", "image"]
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+    assert len(list((tmp_path / "in").iterdir())) == 2 * len(images) + 1

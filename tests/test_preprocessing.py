@@ -18,11 +18,12 @@ pytestmark = pytest.mark.fast
         (2000, 500, (1332, 333)),
         (500, 2000, (333, 1332)),
         (800, 900, (800, 900)),
-        (1, 5000, (1, 5000)),
+        (1, 5000, (1, 1333)),
+        (5000, 1, (1333, 1)),
     ],
 )
 def test_sizes_by_hand(height, width, expected):
-    """The short side becomes 800, unless the long one would exceed 1333; the other follows, rounded down."""
+    """The short side becomes 800, unless the long one would exceed 1333; the other follows, rounded down; none is 0."""
     assert resized_size(height, width, 800, 1333) == expected
 
 

@@ -10,10 +10,13 @@ import time
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import detrkit
 from detrkit.boxes import cxcywh_to_xyxy
+from detrkit.checkpoints import read
 from detrkit.config import TrainConfig
 from detrkit.datasets import Dataset
 from detrkit.errors import ConfigError, DataError, DetrkitError, NonFiniteError
@@ -21,10 +24,11 @@ from detrkit.labels import LabelSpace
 from detrkit.presets import from_pairs
 from detrkit.registry import REGISTRY
 from detrkit.training import train
-from detrkit.training.data import Samples, Windows, WindowStream, collate, flip
+from detrkit.training.data import FLIPS, ORDER, Samples, Windows, WindowStream, collate, flip
 from detrkit.training.log import read_log
-from detrkit.training.loop import Stopped, Trainer, count_surplus
+from detrkit.training.loop import Trainer, check, count_surplus
 from detrkit.training.optimizer import learning_rate_factor, make_optimizer
+from detrkit.training.run import Stopped
 
 SMALL = {
     "d_model": "32",
@@ -288,3 +292,75 @@ def test_surplus_objects_are_counted():
     batch = collate([samples[(0, i)] for i in range(6)])
     counts = [len(t["labels"]) for t in batch.targets]
     assert count_surplus([batch], 2) == sum(max(0, c - 2) for c in counts)
+
+
+def test_a_run_that_dies_before_its_first_epoch_ends_can_be_resumed(tmp_path):
+    detector, train_config = configs(eval_every=0)
+    trainer = Trainer(detector, train_config, tmp_path / "run", resume=False)
+    trainer.step(next(iter(trainer.stream)))  # and then, say, the power fails
+    run = train(detector, train_config, tmp_path / "run", resume=True)
+    whole = train(*configs(eval_every=0), tmp_path / "whole")
+    assert torch.equal(read(run.last)[0]["model.class_embed.weight"], read(whole.last)[0]["model.class_embed.weight"])
+
+
+def test_a_run_goes_on_without_the_file_its_trunk_started_from(tmp_path):
+    network = torchvision.models.shufflenet_v2_x0_5()
+    torch.save(network.state_dict(), tmp_path / "trunk.pth")
+    trunk = f"torchvision(model=shufflenet_v2_x0_5, weights='{tmp_path / 'trunk.pth'}', trainable_levels=2)"
+    detector, train_config = configs(backbone=trunk, eval_every=0, steps=1)
+    train(detector, train_config, tmp_path / "run")
+    (tmp_path / "trunk.pth").unlink()
+    run = train(detector, train_config.replace(steps=2), tmp_path / "run", resume=True)
+    assert run.progress.step == 2
+    with torch.no_grad():
+        assert detrkit.load(run.folder).config == run.detector
+
+
+def test_resuming_on_other_classes_is_refused(tmp_path):
+    detector, train_config = configs(eval_every=0, steps=1)
+    train(detector, train_config, tmp_path / "run")
+    other = train_config.replace(data="toy(size=48, length=10, held_out=4, classes=4)")
+    with pytest.raises(DetrkitError, match="classes are not those of the run"):
+        train(detector, other, tmp_path / "run", resume=True)
+
+
+def test_a_log_shorter_than_its_checkpoint_is_refused(tmp_path):
+    detector, train_config = configs(eval_every=0, steps=1)
+    run = train(detector, train_config, tmp_path / "run")
+    (run.folder / "metrics.jsonl").write_text("")
+    with pytest.raises(DetrkitError, match="shorter"):
+        train(detector, train_config, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_named_in_one_line_whoever_reads_it(tmp_path, workers):
+    class Broken(NoImages):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int):
+            raise DataError("truncated image", path="pictures/a.jpg")
+
+    with REGISTRY.temporarily("datasets", "broken", Broken):
+        detector, train_config = configs(data="broken", num_workers=workers, eval_every=0)
+        with pytest.raises(DataError) as caught:
+            train(detector, train_config, tmp_path / "run")
+    assert str(caught.value) == "pictures/a.jpg: truncated image"
+    assert caught.value.path == "pictures/a.jpg"
+
+
+@pytest.mark.fast
+def test_streams_of_random_numbers_are_apart():
+    draws = {np.random.default_rng((*purpose, 42, 0, 0)).random() for purpose in ((), (FLIPS,), (ORDER,))}
+    assert len(draws) == 3
+
+
+def test_everything_wrong_is_known_before_training(tmp_path):
+    for changes, word in (
+        ({"val_split": "nope"}, "split"),
+        ({"device": "abacus"}, "device"),
+        ({"positional": "learned(size=2)"}, "learned"),
+        ({"backbone": "torchvision(model=resnet18, weights='no.pth')"}, "no.pth"),
+    ):
+        with pytest.raises(DetrkitError, match=word):
+            check(*configs(**changes))

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 def overlay(image: Image.Image, weights: NDArray[np.floating], *, strength: float = 0.75) -> Image.Image:
     """Paint weights [h, w] over an image: bright where the query looked, the image in grey elsewhere.
 
+    A cell is painted over the pixels of its square. Trunks of strided 3x3 convolutions centre what a cell sees on the
+    square's upper left corner, so that over coarse maps the bright spot lies up to half a cell right of and below it.
+
     Args:
         image: RGB image.
         weights: non-negative, any scale; stretched smoothly over the image.

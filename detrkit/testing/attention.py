@@ -103,15 +103,17 @@ def asking_for_weights_changes_nothing(make: Make, draw: Draw) -> None:
 
 @law("attention")
 def weights_are_a_distribution(make: Make, draw: Draw) -> None:
-    """The weights are [B, H, Q, K], none is negative, and those of a query sum to one."""
+    """The weights are [B, H, Q, K], none is negative, and those of a query sum to one, also while dropout acts."""
     concern_dense(make)
     attention, case = draw_case(make, draw)
-    weights = case(attention, True).weights
-    assert weights is not None, "no weights are given though they were asked for"
-    shape = (len(case.query), weights.shape[1], case.query.shape[1], case.key.shape[1])
-    assert weights.shape == shape, f"weights have shape {tuple(weights.shape)}, not {shape}"
-    assert (weights >= 0).all(), "a weight is negative"
-    check_close(weights.sum(-1), torch.ones_like(weights[..., 0]), "when summed over the keys")
+    dropping = make(d_model=case.query.shape[2], heads=heads_of(attention, case), dropout=0.5).double().train()
+    for asked in (attention, dropping):
+        weights = case(asked, True).weights
+        assert weights is not None, "no weights are given though they were asked for"
+        shape = (len(case.query), weights.shape[1], case.query.shape[1], case.key.shape[1])
+        assert weights.shape == shape, f"weights have shape {tuple(weights.shape)}, not {shape}"
+        assert (weights >= 0).all(), "a weight is negative"
+        check_close(weights.sum(-1), torch.ones_like(weights[..., 0]), "when summed over the keys")
 
 
 @law("attention")
@@ -337,7 +339,7 @@ def concern_dense(make: Make) -> None:
 
 def draw_case(make: Make, draw: Draw, *, longest: int = 7) -> tuple[Attention, Case]:
     """An attention in float64 with random parameters, biases too, and what it reads; each image has a visible key."""
-    width, heads = SIZES[draw(0, len(SIZES) - 1)]
+    width, heads = draw_size(make, draw)
     torch.manual_seed(draw(0, 2**31 - 1))
     attention = make(d_model=width, heads=heads, dropout=0.0).double()
     with torch.no_grad():
@@ -348,6 +350,12 @@ def draw_case(make: Make, draw: Draw, *, longest: int = 7) -> tuple[Attention, C
     mask = draw_normal(draw, images, keys) < draw(-2, 2)
     mask[range(images), draw_order(draw, keys).repeat(images)[:images]] = False
     return attention, Case(query, key, value, mask)
+
+
+def draw_size(make: Make, draw: Draw) -> tuple[int, int]:
+    """Width and number of heads; a width that fits where the user has set the heads."""
+    heads = getattr(make, "settings", {}).get("heads")
+    return SIZES[draw(0, len(SIZES) - 1)] if heads is None else (4 * heads * draw(1, 2), heads)
 
 
 def gradients(attention: Attention, case: Case, need_weights: bool = False) -> dict[str, Tensor]:

@@ -88,11 +88,8 @@ class Trainer:
 
     def findings(self) -> list[Finding]:
         """What was wrong in the data, each thing once."""
-        return list(
-            {
-                str(finding): finding for part in (self.data, self.val) if part is not None for finding in part.findings
-            }.values()
-        )
+        parts = [part for part in (self.data, self.val) if part is not None]
+        return list({str(finding): finding for part in parts for finding in part.findings}.values())
 
     def announce(self) -> None:
         """Say on stderr what is trained on what, and what was wrong with the data."""
