@@ -161,7 +161,8 @@ def finish(folder: Path, train: TrainConfig) -> None:
     files = [*pictures, folder / "metrics.jsonl", folder / "config.json"]
     if (folder / FINDINGS).exists():
         count = len((folder / FINDINGS).read_text(encoding="utf-8").splitlines())
-        print(f"data: {count} things were wrong and were dropped or repaired, each is named in {FINDINGS}")
+        things = "1 thing was" if count == 1 else f"{count} things were"
+        print(f"data: {things} wrong, and dropped or repaired; named in {FINDINGS}")
         files.append(folder / FINDINGS)
     print("look at:")
     for path in files:

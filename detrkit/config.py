@@ -80,7 +80,7 @@ class _Config:
 class DetectorConfig(_Config):
     """What a detector is: its parts by name and its sizes (DETR, section 3.2 and appendix A.4; defaults are DETR-R50).
 
-    ``none`` for `positional` or `decoder_self_attention` leaves the part out.
+    None (``none`` on the command line) for `positional` or `decoder_self_attention` leaves the part out.
     """
 
     backbone: Annotated[str, Role("backbones")] = "torchvision(model='resnet50', trainable_levels=3)"
