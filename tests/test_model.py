@@ -50,30 +50,46 @@ def our_name(name):
     )
 
 
-def test_equals_the_golden_outputs(shared):
+@pytest.fixture
+def published(shared):
+    """Makes a published model with its formula-made weights; gives it with its golden file, checker and inputs."""
     spec = importlib.util.spec_from_file_location("golden_fill", shared / "golden" / "fill.py")
     fill = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fill)
-    golden = json.loads((shared / "golden" / "detr_r50.json").read_text())
-    state = fill.state_dict(str(shared / "golden" / golden["manifest"]), golden["seed"], torch.float64)
-    pixels, padding = fill.make_batch(golden["seed"], golden["images"])
-    images, mask = torch.from_numpy(pixels).double(), torch.from_numpy(padding)
-    model = detrkit.build("detr_r50", backbone="torchvision(model=resnet50, trainable_levels=3)").double().eval()
-    assert sum(p.numel() for p in model.parameters()) == golden["n_parameters"]
-    model.load_state_dict({our_name(name): entry for name, entry in state.items()})
-    with torch.no_grad():
-        outputs = model(images, mask)
-        found = fill.compare(golden, {"pred_logits": outputs.logits, "pred_boxes": outputs.boxes}, verbose=False)
-        assert found["ok"], found
-        assert found["worst"] < 1e-10
-        memory = model.tokenize(images, mask)
-        expected = model.decoder(model.queries(memory), model.encoder(memory), every_layer=True)
-        for name in same_function():
-            other = detrkit.build("detr_r50", backbone="tiny", **dict.fromkeys(ATTENTIONS, name)).double().eval()
-            for stack in ("encoder", "decoder", "queries"):
-                getattr(other, stack).load_state_dict(getattr(model, stack).state_dict())
-            states = other.decoder(other.queries(memory), other.encoder(memory), every_layer=True)
-            check_close(states, expected, f"with {name}", rtol=1e-11)
+
+    def make(name):
+        golden = json.loads((shared / "golden" / f"{name}.json").read_text())
+        state = fill.state_dict(str(shared / "golden" / golden["manifest"]), golden["seed"], torch.float64)
+        pixels, padding = fill.make_batch(golden["seed"], golden["images"])
+        model = detrkit.build(name).double().eval()
+        assert sum(p.numel() for p in model.parameters()) == golden["n_parameters"]
+        model.load_state_dict({our_name(name): entry for name, entry in state.items()})
+        return model, golden, fill, (torch.from_numpy(pixels).double(), torch.from_numpy(padding))
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["detr_r50", "detr_r50_dc5", "detr_r101"])
+@torch.no_grad()
+def test_equals_the_golden_outputs(published, name):
+    model, golden, fill, inputs = published(name)
+    outputs = model(*inputs)
+    found = fill.compare(golden, {"pred_logits": outputs.logits, "pred_boxes": outputs.boxes}, verbose=False)
+    assert found["ok"], found
+    assert found["worst"] < 1e-10
+
+
+@torch.no_grad()
+def test_published_states_are_the_same_under_every_dense_attention(published):
+    model, _, _, inputs = published("detr_r50")
+    memory = model.tokenize(*inputs)
+    expected = model.decoder(model.queries(memory), model.encoder(memory), every_layer=True)
+    for name in same_function():
+        other = detrkit.build("detr_r50", backbone="tiny", **dict.fromkeys(ATTENTIONS, name)).double().eval()
+        for stack in ("encoder", "decoder", "queries"):
+            getattr(other, stack).load_state_dict(getattr(model, stack).state_dict())
+        states = other.decoder(other.queries(memory), other.encoder(memory), every_layer=True)
+        check_close(states, expected, f"with {name}", rtol=1e-11)
 
 
 def tokens(*shape):

@@ -1,4 +1,4 @@
-"""BCCD blood cells from end to end: train, stop, go on, score, predict; skipped where the photographs are not at hand."""
+"""BCCD blood cells from end to end: train, stop, go on, score, predict; skipped where they are not at hand."""
 
 import json
 import signal
