@@ -45,3 +45,24 @@ class LabelSpace:
     def numbered(cls, count: int) -> LabelSpace:
         """Nameless classes ``class 0`` ... where nothing is known but their number."""
         return cls(tuple(f"class {k}" for k in range(count)))
+
+
+# Lin et al. 2014, Microsoft COCO: 80 categories under the ids 1..90, ten of which were never used
+_COCO_UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+_COCO_NAMES = (
+    "person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, "
+    "parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, "
+    "handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, "
+    "surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, "
+    "broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, "
+    "mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, "
+    "teddy bear, hair drier, toothbrush"
+)
+
+COCO = LabelSpace(tuple(_COCO_NAMES.split(", ")), tuple(i for i in range(1, 91) if i not in _COCO_UNUSED))
+"""COCO's 80 categories with their own ids."""
+
+COCO_RAW = LabelSpace(
+    tuple(dict(zip(COCO.ids, COCO.names, strict=True)).get(i, f"unused {i}") for i in range(91)), tuple(range(91))
+)
+"""The ids 0..90 as they are, unused ones included: the 91 classes of the official DETR."""

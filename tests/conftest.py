@@ -1,5 +1,7 @@
 """What all tests share: one thread, hypothesis profiles, and the fixtures."""
 
+import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -22,6 +24,22 @@ def shared():
     if not folder.is_dir():
         pytest.skip("no shared/ beside the checkout")
     return folder
+
+
+@pytest.fixture
+def golden(shared):
+    """Reads a golden file: its content, its checker, the official state dict made by formula, and images with mask."""
+    spec = importlib.util.spec_from_file_location("golden_fill", shared / "golden" / "fill.py")
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+
+    def open_it(name):
+        content = json.loads((shared / "golden" / f"{name}.json").read_text())
+        state = fill.state_dict(str(shared / "golden" / content["manifest"]), content["seed"], torch.float32)
+        pixels, padding = fill.make_batch(content["seed"], content["images"])
+        return content, fill, state, (torch.from_numpy(pixels).double(), torch.from_numpy(padding))
+
+    return open_it
 
 
 def draws(data):

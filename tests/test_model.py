@@ -1,9 +1,5 @@
 """The detector: its laws, the published DETR-R50 by its golden outputs, images that are refused."""
 
-import importlib.util
-import json
-import re
-
 import pytest
 import torch
 from conftest import draws
@@ -12,6 +8,7 @@ from hypothesis import strategies as st
 
 import detrkit
 from detrkit.attention import Attention, AttentionOutput
+from detrkit.checkpoints.official import our_name
 from detrkit.errors import ConfigError, DetrkitError, ShapeError
 from detrkit.labels import LabelSpace
 from detrkit.registry import REGISTRY
@@ -37,34 +34,16 @@ def test_law(law, data):
 # ---- the published model
 
 
-def our_name(name):
-    """The official state dict's name of an entry -> ours."""
-    name = name.replace("backbone.0.body.", "backbone.body.").replace("transformer.", "")
-    name = name.replace("multihead_attn.", "cross_attn.").replace("query_embed.weight", "queries.positions.weight")
-    name = re.sub(r"(layers\.\d+)\.(linear[12])", r"\1.ffn.\2", name)
-    parts = {"encoder": ("self_attn", "ffn"), "decoder": ("self_attn", "cross_attn", "ffn")}
-    return re.sub(
-        r"^(encoder|decoder)\.(layers\.\d+)\.norm(\d)",
-        lambda found: f"{found[1]}.{found[2]}.{parts[found[1]][int(found[3]) - 1]}_residual.norm",
-        name,
-    )
-
-
 @pytest.fixture
-def published(shared):
+def published(golden):
     """Makes a published model with its formula-made weights; gives it with its golden file, checker and inputs."""
-    spec = importlib.util.spec_from_file_location("golden_fill", shared / "golden" / "fill.py")
-    fill = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fill)
 
     def make(name):
-        golden = json.loads((shared / "golden" / f"{name}.json").read_text())
-        state = fill.state_dict(str(shared / "golden" / golden["manifest"]), golden["seed"], torch.float64)
-        pixels, padding = fill.make_batch(golden["seed"], golden["images"])
+        content, fill, state, inputs = golden(name)
         model = detrkit.build(name).double().eval()
-        assert sum(p.numel() for p in model.parameters()) == golden["n_parameters"]
+        assert sum(p.numel() for p in model.parameters()) == content["n_parameters"]
         model.load_state_dict({our_name(name): entry for name, entry in state.items()})
-        return model, golden, fill, (torch.from_numpy(pixels).double(), torch.from_numpy(padding))
+        return model, content, fill, inputs
 
     return make
 
@@ -72,9 +51,9 @@ def published(shared):
 @pytest.mark.parametrize("name", ["detr_r50", "detr_r50_dc5", "detr_r101"])
 @torch.no_grad()
 def test_equals_the_golden_outputs(published, name):
-    model, golden, fill, inputs = published(name)
+    model, content, fill, inputs = published(name)
     outputs = model(*inputs)
-    found = fill.compare(golden, {"pred_logits": outputs.logits, "pred_boxes": outputs.boxes}, verbose=False)
+    found = fill.compare(content, {"pred_logits": outputs.logits, "pred_boxes": outputs.boxes}, verbose=False)
     assert found["ok"], found
     assert found["worst"] < 1e-10
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from detrkit.checkpoints.official import is_torch_file, load_official
 from detrkit.checkpoints.storage import read, write
 from detrkit.config import DetectorConfig
 from detrkit.errors import CheckpointError
@@ -45,15 +46,23 @@ def find(path: str | Path) -> Path:
     raise CheckpointError("the folder holds no checkpoint", path=path, expected=" or ".join(CANDIDATES))
 
 
-def load(path: str | Path) -> Detector:
-    """The detector of a run's folder (its best checkpoint, else its last) or of one checkpoint, in evaluation mode.
+def load(path: str | Path, *, dilation: bool | None = None) -> Detector:
+    """A detector in evaluation mode, its origin told by the file itself.
 
-    The trunk's own ``weights=`` file is not read again: the checkpoint holds all weights.
+    - a run's folder (its best checkpoint, else its last) or one checkpoint of detrkit, which holds all weights: the
+      trunk's own ``weights=`` file is not needed;
+    - an official DETR checkpoint (``.pth``), see `detrkit.checkpoints.official`.
+
+    Args:
+        path: folder or file.
+        dilation: for official checkpoints, whether the trunk is a DC5 one; None: as the file's own arguments say.
 
     Raises:
         CheckpointError: missing, damaged, foreign, or not fitting its own configuration.
     """
     file = find(path)
+    if is_torch_file(file):
+        return load_official(file, dilation=dilation)
     tensors, note = read(file)
     if note.get("kind") not in ("detector", "training"):
         raise CheckpointError("holds no detector", path=file, field="kind", value=note.get("kind"))
