@@ -27,11 +27,17 @@ def shared():
 
 
 @pytest.fixture
-def golden(shared):
-    """Reads a golden file: its content, its checker, the official state dict made by formula, and images with mask."""
+def fill(shared):
+    """The formula behind the golden files, with their checkers."""
     spec = importlib.util.spec_from_file_location("golden_fill", shared / "golden" / "fill.py")
-    fill = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fill)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def golden(shared, fill):
+    """Reads a golden file: its content, its checker, the official state dict made by formula, and images with mask."""
 
     def open_it(name):
         content = json.loads((shared / "golden" / f"{name}.json").read_text())

@@ -1,6 +1,5 @@
 """The set criterion: its laws, a slow reference, transformers' DETR loss, the golden losses, and bad targets."""
 
-import importlib.util
 import json
 from itertools import permutations
 
@@ -134,10 +133,7 @@ def test_equals_transformers():
         assert numbers == pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-6)
 
 
-def test_equals_the_golden_losses(shared):
-    spec = importlib.util.spec_from_file_location("golden_fill", shared / "golden" / "fill.py")
-    fill = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fill)
+def test_equals_the_golden_losses(shared, fill):
     golden = json.loads((shared / "golden" / "losses_detr.json").read_text())
     assert golden["cases"]
     for name, case in golden["cases"].items():
