@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import detrkit
-from detrkit.errors import ConfigError, DetrkitError, nearest
+from detrkit.errors import ConfigError, DataError, DetrkitError, nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,9 +73,12 @@ class Commands:
         from detrkit.training import loop
 
         if options.dry_run:
-            data, _ = loop.check(detector, train)
-            for finding in data.findings:
-                sys.stderr.write(f"data: {finding}\n")
+            data, val = loop.check(detector, train)
+            for part in (data, val) if val is not None else (data,):
+                for finding in part.findings:
+                    sys.stderr.write(f"data: {finding}\n")
+                for index in range(len(part)):
+                    part[index]  # an image that cannot be decoded is known before training, not in its middle
             print(f"ok: {len(data)} training images, classes {', '.join(data.label_space.names)}; nothing was trained")
             return
         run = loop.train(detector, train, out, resume=bool(options.resume))
@@ -150,13 +153,14 @@ def finish(folder: Path, train: TrainConfig) -> None:
     model = detrkit.load(folder)
     data = make_data(train, train.val_split if train.eval_every else train.train_split)
     pictures = save_pictures(folder, model, data)
-    scores = read_log(folder / "metrics.jsonl", "eval")
+    scores = [entry for entry in read_log(folder / "metrics.jsonl", "eval") if entry["AP"] is not None]
     if scores:
-        best = max(scores, key=lambda entry: entry["AP"] or 0.0)
+        best = max(scores, key=lambda entry: entry["AP"])
+        unseen = "" if train.val_split == train.train_split else "unseen "
         print(
-            f"best on {len(data)} unseen images of split {train.val_split!r}: "
-            + "  ".join(f"{name} {best[name]:.3f}" for name in ("AP", "AP50", "AP75") if best[name] is not None)
-            + f"  (step {best['step']}, {best['seconds']:.0f} s of training)"
+            f"best on {len(data)} {unseen}images of split {train.val_split!r}: "
+            f"AP {best['AP']:.3f}  AP50 {best['AP50']:.3f}  AP75 {best['AP75']:.3f}"
+            f"  (step {best['step']}, {best['seconds']:.0f} s of training)"
         )
     files = [*pictures, folder / "metrics.jsonl", folder / "config.json"]
     if (folder / FINDINGS).exists():
@@ -209,7 +213,7 @@ def read_run(folder: Path) -> tuple[DetectorConfig, TrainConfig]:
 
 def read_configs(name: str) -> tuple[DetectorConfig, TrainConfig]:
     """Both configurations of a preset or of a run's folder."""
-    if (Path(name) / "config.json").is_file():
+    if Path(name).is_dir():
         return read_run(Path(name))
     from detrkit.presets import from_pairs
 
@@ -223,6 +227,8 @@ def run_data(options: argparse.Namespace) -> Dataset:
 
     folder = Path(options.run)
     folder = folder if folder.is_dir() else folder.parent
+    if not options.data and not (folder / "config.json").is_file():
+        raise DetrkitError("no config.json there that names the data", path=folder, hint="give --data SPEC")
     train = read_run(folder)[1] if (folder / "config.json").is_file() else TrainConfig()
     train = train.replace(data=options.data) if options.data else train
     data = make_data(train, options.split or train.val_split)
@@ -242,8 +248,15 @@ def named_images(options: argparse.Namespace) -> Iterator[tuple[str, Image]]:
     """Name and image of each file that a command names, else of each item of its data; opened one by one."""
     from detrkit.images import read_image
 
+    named = set(map(Path, options.images))
+    for path in image_paths(options.images):
+        try:
+            yield path.stem, read_image(path)
+        except DataError as error:
+            if path in named:  # a file that the user named must be readable; one of a folder is left out
+                raise
+            sys.stderr.write(f"detrkit: {error}; left out\n")
     if options.images:
-        yield from ((path.stem, read_image(path)) for path in image_paths(options.images))
         return
     data = run_data(options)
     for index in range(len(data)):

@@ -53,10 +53,10 @@ def draw(image: Image.Image, boxes: Iterable[Labelled], *, side: int | None = No
     pen = ImageDraw.Draw(canvas)
     line = max(2, round(max(canvas.size) / 250))
     font = ImageFont.load_default(max(11, round(max(canvas.size) / 40)))
-    for box, label, text in boxes:
-        color = COLORS[label % len(COLORS)]
-        x1, y1, x2, y2 = (x * factor for x in box)
+    placed = [([x * factor for x in box], COLORS[label % len(COLORS)], text) for box, label, text in boxes]
+    for (x1, y1, x2, y2), color, _ in placed:
         pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=line)
+    for (x1, y1, _, _), color, text in placed:
         _write(pen, canvas.size, (x1, y1), text, color, font)
     return canvas
 

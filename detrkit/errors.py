@@ -113,7 +113,7 @@ def _restored(kind: type[DetrkitError], args: tuple[Any, ...], attributes: dict[
 def nearest(name: str, choices: Iterable[str]) -> str:
     """``did you mean 'x'?`` followed by all choices; the hint of every error about an unknown name."""
     known = sorted(choices)
-    close = get_close_matches(str(name), known, n=1, cutoff=0.5)
+    close = get_close_matches(str(name), known, n=1, cutoff=0.6)
     listing = f"known: {', '.join(known)}" if known else "none are known"
     if not close:
         return listing

@@ -82,6 +82,8 @@ class Spec:
 
 
 def _bad_spec(text: object, hint: str | None = None) -> RegistryError:
+    if hint is None and isinstance(text, str) and "(" in text:
+        hint = "texts that are no plain words stand in quotes: name(root='/data')"
     return RegistryError("not a spec string", value=text, expected="name or name(setting=value)", hint=hint)
 
 

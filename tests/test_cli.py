@@ -391,3 +391,48 @@ def test_dry_run_checks_what_training_would(call):
     code, out, err = call("train", "detr_tiny", "data=toy(objects=(5, 1))", "--dry-run")
     assert (code, out) == (2, "")
     assert "objects" in err
+
+
+# --- what strangers met -----------------------------------------------------------------------------------------------
+
+
+def test_an_unreadable_file_of_a_folder_is_left_out_and_named_but_a_named_one_is_refused(run, call, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (40, 30)).save(folder / "good.png")
+    (folder / "bad.jpg").write_bytes(b"")
+    code, out, err = call("predict", run[0], folder, "--json", "--out", tmp_path / "out")
+    assert (code, list(json.loads(out))) == (0, ["good"])
+    assert "bad.jpg" in err
+    assert "left out" in err
+    code, _, err = call("predict", run[0], folder / "bad.jpg", "--out", tmp_path / "out")
+    assert code == 2
+    assert "bad.jpg" in err
+
+
+def test_a_dry_run_opens_every_image(call, tmp_path):
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / name).mkdir(parents=True)
+    whole = tmp_path / "whole.jpg"
+    Image.effect_noise((64, 64), 50).convert("RGB").save(whole)
+    (tmp_path / "JPEGImages/a.jpg").write_bytes(whole.read_bytes()[:1000])
+    box = "<xmin>5</xmin><ymin>5</ymin><xmax>20</xmax><ymax>20</ymax>"
+    (tmp_path / "Annotations/a.xml").write_text(
+        f"<annotation><object><name>cell</name><bndbox>{box}</bndbox></object></annotation>"
+    )
+    for split in ("train", "val"):
+        (tmp_path / f"ImageSets/Main/{split}.txt").write_text("a\n")
+    fields = [word for word in TINY if not word.startswith("data=")]
+    code, out, err = call("train", "detr_tiny", *fields, f"data=voc(root='{tmp_path}')", "--dry-run")
+    assert (code, out) == (2, "")
+    assert "a.jpg" in err
+    (tmp_path / "JPEGImages/a.jpg").write_bytes(whole.read_bytes())
+    assert call("train", "detr_tiny", *fields, f"data=voc(root='{tmp_path}')", "--dry-run")[0] == 0
+
+
+def test_eval_of_a_lone_checkpoint_asks_for_its_data(run, call, tmp_path):
+    lone = tmp_path / "lone.safetensors"
+    lone.write_bytes((Path(run[0]) / "last.safetensors").read_bytes())
+    code, _, err = call("eval", lone)
+    assert code == 2
+    assert "--data" in err

@@ -11,6 +11,7 @@ import detrkit
 from detrkit.classification import SoftmaxClassification
 from detrkit.drawing import draw, of_detections
 from detrkit.errors import DetrkitError
+from detrkit.explain.overlay import overlay
 from detrkit.explain.pictures import predict_to_folder
 from detrkit.labels import LabelSpace
 from detrkit.model import DetectorOutput
@@ -84,3 +85,12 @@ def test_pictures_stay_in_their_folder_and_no_name_is_written_twice(tmp_path):
     assert list(found) == ["_out", "a_b", "a_b-2", "image"]
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
     assert len(list((tmp_path / "in").iterdir())) == 2 * len(images) + 1
+
+
+def test_an_even_map_is_painted_faintly_and_a_peak_brightly():
+    image = Image.new("RGB", (60, 60), (128, 128, 128))
+    peak = np.zeros((6, 6))
+    peak[2, 2] = 1
+    even, peaked = (np.asarray(overlay(image, w)).astype(int) for w in (np.full((6, 6), 1 / 36), peak))
+    assert np.abs(even - 128).max() < np.abs(peaked - 128).max()
+    assert np.unravel_index(peaked.sum(-1).argmax(), (60, 60)) == pytest.approx((25, 25), abs=5)

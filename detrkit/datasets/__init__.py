@@ -45,7 +45,9 @@ class Finding:
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.path, self.field) if part is not None)
         got = "" if self.value is None else f"; got {self.value}"
-        return f"{place}: {self.what}{got}; {self.action}"
+        named = self.image_id is None or str(self.image_id) in place
+        image = "" if named else f"image {self.image_id!r}: "
+        return f"{place}: {image}{self.what}{got}; {self.action}"
 
 
 class Dataset(ABC):

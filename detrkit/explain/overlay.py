@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from detrkit.model import Detector
 
 
+EVEN = 4  # a map that nowhere exceeds its mean by this factor looked nowhere in particular, and is painted faintly
+
+
 def overlay(image: Image.Image, weights: NDArray[np.floating], *, strength: float = 0.75) -> Image.Image:
     """Paint weights [h, w] over an image: bright where the query looked, the image in grey elsewhere.
 
@@ -27,10 +30,10 @@ def overlay(image: Image.Image, weights: NDArray[np.floating], *, strength: floa
 
     Args:
         image: RGB image.
-        weights: non-negative, any scale; stretched smoothly over the image.
+        weights: non-negative, any scale; stretched smoothly over the image. Even maps are painted faintly.
         strength: opacity of the colours where the weight is largest, in [0, 1].
     """
-    scaled = weights / max(float(weights.max()), 1e-12)
+    scaled = weights / max(float(weights.max()), EVEN * float(weights.mean()), 1e-12)
     heat = Image.fromarray(np.uint8(scaled * 255)).resize(image.size, Image.Resampling.BICUBIC)
     level = np.asarray(heat, dtype=np.float32)[..., None] / 255
     color = colormaps["inferno"](level[..., 0])[..., :3] * 255

@@ -22,7 +22,12 @@ class MetricsLog:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         if length and (not path.exists() or path.stat().st_size < length):
-            raise CheckpointError("the log is shorter than its checkpoint says", path=path, expected=f"{length} bytes")
+            raise CheckpointError(
+                "the log is shorter than its checkpoint says",
+                path=path,
+                expected=f"{length} bytes",
+                hint="put the file back, or start anew with another --out",
+            )
         with path.open("ab") as file:
             file.truncate(length)
 

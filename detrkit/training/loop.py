@@ -205,6 +205,9 @@ class Trainer:
         numbers, _ = evaluate(self.model, data, batch_size=max(8, self.run.train.batch_size))
         progress = self.run.progress
         self.log.write("eval", {"step": progress.step, "seconds": round(progress.seconds, 1), **numbers})
+        if numbers["AP"] != numbers["AP"]:
+            say_beside_bar(f"step {progress.step}: the validation data hold no object, so that there is no AP")
+            return
         say_beside_bar(
             f"step {progress.step}: AP {numbers['AP']:.3f}  AP50 {numbers['AP50']:.3f}  "
             f"AP75 {numbers['AP75']:.3f}  ({progress.seconds:.0f} s of training)"

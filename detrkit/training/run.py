@@ -82,7 +82,8 @@ class Stopped(DetrkitError):
 def refuse_other_run(run: Run, resume: bool) -> None:
     """A folder holds one run: it is resumed, or left alone."""
     if resume and not run.last.exists():
-        raise DetrkitError("nothing to resume", path=run.last, hint="start the run without --resume")
+        hint = "the run's last checkpoint is gone: choose another --out, or remove the folder"
+        raise DetrkitError("nothing to resume", path=run.last, hint=hint if run.folder.exists() else "no run there")
     if run.folder.is_file():
         raise DetrkitError("is a file, not a folder", path=run.folder, hint="choose another --out")
     if not resume and (run.folder / "config.json").exists():
