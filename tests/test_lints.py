@@ -103,7 +103,7 @@ def test_private_path_is_caught_in_any_file(tmp_path, folder):
 
 
 def test_address_is_no_private_path(tmp_path):
-    assert lints.findings(repository(tmp_path, "docs/x.md", "https://example.org/home/page and ./work/here")) == []
+    assert lints.findings(repository(tmp_path, "docs/x.md", "https://example.org/home/page and ./home/here")) == []
 
 
 def test_large_file_is_caught(tmp_path):
