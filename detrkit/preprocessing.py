@@ -66,13 +66,6 @@ def normalize(image: Image.Image) -> Float[Tensor, "3 H W"]:
     return pixels.sub_(mean).div_(std).contiguous()
 
 
-def denormalize(image: Float[Tensor, "3 H W"]) -> Image.Image:
-    """The inverse of `normalize`, for pictures."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels = (image.detach().cpu().float() * std + mean).clamp(0, 1).mul(255).round().byte()
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
-
-
 def pad(images: Sequence[Float[Tensor, "3 _ _"]]) -> PaddedImages:
     """Join images of different sizes: zeros to the right and below, after normalisation."""
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))

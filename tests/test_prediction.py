@@ -9,6 +9,7 @@ from PIL import Image
 
 import detrkit
 from detrkit.classification import SoftmaxClassification
+from detrkit.detections import Detections
 from detrkit.drawing import draw, of_detections
 from detrkit.errors import DetrkitError
 from detrkit.explain.overlay import overlay
@@ -42,6 +43,13 @@ def test_every_image_has_its_own_size_and_the_mode_is_kept():
     assert [one.size for one in found] == [(30, 50), (20, 70), (40, 40)]
     assert all(len(one) == model.config.num_queries for one in found)
     assert model.training
+
+
+def test_coco_entries_carry_the_ids_and_boxes_of_the_data():
+    space = LabelSpace(("cat", "dog"), (17, 18))
+    boxes, one = np.array([[10, 20, 40, 60]], np.float32), np.ones(1)
+    found = Detections(boxes, np.array([1]), 0.25 * one.astype(np.float32), (100, 200), space, np.array([3]))
+    assert found.to_coco(7) == [{"image_id": 7, "category_id": 18, "bbox": [10, 20, 30, 40], "score": 0.25}]
 
 
 def test_each_module_keeps_its_own_mode():

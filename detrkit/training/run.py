@@ -68,7 +68,7 @@ class Run:
 
 
 class Stopped(DetrkitError):
-    """A signal ended the run after a finished step and a saved checkpoint; ``signum`` says which."""
+    """A signal ended the run after a finished step and a saved checkpoint; ``exit_code`` is 128 plus its number."""
 
     def __init__(self, signum: int, run: Run) -> None:
         super().__init__(
