@@ -54,10 +54,9 @@ class SoftmaxClassification:
         """Sum of the weights over all queries of a batch, known before matching: 1 a matched query, else eos_coef."""
         return num_matched + self.eos_coef * (num_slots - num_matched)
 
-    def scores(self, logits: Float[Tensor, "*B Q C"]) -> tuple[Float[Tensor, "*B Q"], Int64[Tensor, "*B Q"]]:
-        """Score in [0, 1] and label 0..K-1 of each query: its best class, no-object left out of the choice."""
-        score, label = logits.softmax(-1)[..., :-1].max(-1)
-        return score, label
+    def scores(self, logits: Float[Tensor, "*B Q C"]) -> Float[Tensor, "*B Q K"]:
+        """Probability of each class, no-object left out."""
+        return logits.softmax(-1)[..., :-1]
 
     def says_object(self, logits: Float[Tensor, "*B Q C"]) -> Tensor:
         """bool [*B, Q]: whether a query prefers some class to no-object."""

@@ -80,15 +80,24 @@ class _Config:
 class DetectorConfig(_Config):
     """What a detector is: its parts by name and its sizes (DETR, section 3.2 and appendix A.4; defaults are DETR-R50).
 
-    None (``none`` on the command line) for `positional` or `decoder_self_attention` leaves the part out.
+    None (``none`` on the command line) for `positional` or `decoder_self_attention` leaves the part out. Some fields:
+
+    - `encoder_norm`: a post-norm encoder ends in a norm too (as in appendix A.6); a pre-norm one always does.
+    - `position_at`: the code of a cell is added in every ``attention`` or once, at the ``input`` (table 3).
+    - `feature_scale`: factor of the projected features, before anything is added to them.
+    - `bbox_layers`: linear layers of the box head.
+    - `padding_exact`: what is found in an image does not depend on the others of its batch. False: as published, where
+      convolutions see some of the padding and the mask is rounded to the nearest cell.
     """
 
     backbone: Annotated[str, Role("backbones")] = "torchvision(model='resnet50', trainable_levels=3)"
     positional: Annotated[str, Role("positional")] | None = "sine"
+    queries: Annotated[str, Role("queries")] = "positions"
     encoder_attention: AttentionSpec = "sdpa"
     decoder_self_attention: AttentionSpec | None = "sdpa"
     decoder_cross_attention: AttentionSpec = "sdpa"
     matcher: Annotated[str, Role("matchers")] = "scipy"
+    selection: Annotated[str, Role("selection")] = "argmax"
 
     d_model: Positive = 256
     num_queries: Positive = 100
@@ -99,6 +108,10 @@ class DetectorConfig(_Config):
     dropout: Probability = 0.1
     activation: Literal["relu", "gelu", "silu"] = "relu"
     pre_norm: bool = False
+    encoder_norm: bool = False
+    position_at: Literal["attention", "input"] = "attention"
+    feature_scale: Rate = 1.0
+    bbox_layers: Positive = 3
     aux_loss: bool = True
 
     set_cost_class: Weight = 1.0
@@ -111,6 +124,7 @@ class DetectorConfig(_Config):
 
     short_side: Positive = 800
     long_side: Positive = 1333
+    padding_exact: bool = False
 
     def dimensions(self) -> dict[str, Any]:
         """Numbers that the parts of the model may ask for."""
@@ -120,6 +134,10 @@ class DetectorConfig(_Config):
     def _own_problems(self) -> Iterator[str]:
         if self.set_cost_class == self.set_cost_bbox == self.set_cost_giou == 0:
             yield "DetectorConfig.set_cost_*: all are 0; the matching needs at least one cost"
+        if self.encoder_norm and self.pre_norm:
+            yield "DetectorConfig.encoder_norm: no effect with pre_norm=True, which always ends in a norm; leave it out"
+        if self.position_at != "attention" and self.positional is None:
+            yield f"DetectorConfig.position_at: no effect with positional=None; got {self.position_at!r}"
         if isinstance(self.short_side, int) and isinstance(self.long_side, int) and self.long_side < self.short_side:
             yield f"DetectorConfig.long_side: got {self.long_side}; expected at least short_side={self.short_side}"
 

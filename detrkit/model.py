@@ -14,9 +14,12 @@ from detrkit.classification import SoftmaxClassification
 from detrkit.config import DetectorConfig
 from detrkit.errors import ConfigError, ShapeError
 from detrkit.labels import LabelSpace
+from detrkit.padding import ExactPadding, every_nth
 from detrkit.positional import Positional
 from detrkit.presets import config as preset_config
+from detrkit.queries import ObjectQueries
 from detrkit.registry import REGISTRY
+from detrkit.selection import Selection
 from detrkit.transformer import (
     Decoder,
     DecoderLayer,
@@ -24,14 +27,15 @@ from detrkit.transformer import (
     EncoderLayer,
     FeedForward,
     Memory,
-    ObjectQueries,
     Residual,
     initialize,
+    with_position,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from detrkit.checkpoints.report import LoadReport
     from detrkit.detections import Detections
 
 FARTHEST_NORMALIZED_PIXEL = 30.0
@@ -72,11 +76,12 @@ class DetectorOutput(NamedTuple):
 
 
 class BoxHead(nn.Module):
-    """Three linear layers that turn a query's state into box logits (DETR, section 3.2)."""
+    """Linear layers, three by default, that turn a query's state into box logits (DETR, section 3.2)."""
 
-    def __init__(self, d_model: int) -> None:
+    def __init__(self, d_model: int, depth: int = 3) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(d_model, width) for width in (d_model, d_model, 4))
+        widths = (*[d_model] * (depth - 1), 4)
+        self.layers = nn.ModuleList(nn.Linear(d_model, width) for width in widths)
 
     def forward(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B 4"]:
         """[..., D] -> [..., 4], before the sigmoid."""
@@ -93,7 +98,10 @@ class Detector(nn.Module):
     Attributes:
         config: what it was built from.
         label_space: the classes it knows.
+        loaded: what became of every tensor when it was loaded from a file; None for a fresh one.
     """
+
+    loaded: LoadReport | None = None
 
     def __init__(
         self,
@@ -105,6 +113,8 @@ class Detector(nn.Module):
         encoder: Encoder,
         queries: ObjectQueries,
         decoder: Decoder,
+        selection: Selection,
+        exact_padding: ExactPadding | None = None,
     ) -> None:
         super().__init__()
         self.config, self.label_space = config, label_space
@@ -112,8 +122,10 @@ class Detector(nn.Module):
         self.backbone, self.positional = backbone, positional
         self.input_proj = nn.Conv2d(backbone.channels[-1], config.d_model, kernel_size=1)
         self.encoder, self.queries, self.decoder = encoder, queries, decoder
+        self.selection = selection
+        self.exact_padding = exact_padding
         self.class_embed = nn.Linear(config.d_model, self.classification.num_logits)
-        self.bbox_embed = BoxHead(config.d_model)
+        self.bbox_embed = BoxHead(config.d_model, config.bbox_layers)
 
     def forward(self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None = None) -> DetectorOutput:
         """Detect.
@@ -132,15 +144,29 @@ class Detector(nn.Module):
 
     def tokenize(self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None) -> Memory:
         """Images -> tokens with positions, before the encoder."""
-        features = self.backbone(images)[-1]
+        features, padding = self.see(images, mask)
         height, width = features.shape[-2:]
-        padding = None if mask is None else mask_at(mask, height, width)
         positions = None
         if self.positional is not None:
-            nowhere = images.new_zeros((len(images), height, width), dtype=torch.bool)
+            nowhere = images.new_zeros((images.shape[0], height, width), dtype=torch.bool)
             positions = self.positional(nowhere if padding is None else padding).flatten(2).transpose(1, 2)
-        tokens = self.input_proj(features).flatten(2).transpose(1, 2)
+        tokens = self.config.feature_scale * self.input_proj(features).flatten(2).transpose(1, 2)
+        if self.config.position_at == "input":
+            tokens, positions = with_position(tokens, positions), None
         return Memory(tokens, positions, None if padding is None else padding.flatten(1), ((height, width),))
+
+    def see(
+        self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None
+    ) -> tuple[Float[Tensor, "B C h w"], Bool[Tensor, "B h w"] | None]:
+        """The coarsest feature map and which of its cells are padding."""
+        if mask is None:
+            return self.backbone(images)[-1], None
+        if self.exact_padding is None:
+            features = self.backbone(images)[-1]
+            return features, mask_at(mask, *features.shape[-2:])
+        with self.exact_padding.hiding(mask):
+            features = self.backbone(images)[-1]
+        return features, every_nth(mask, self.backbone.strides[-1], *features.shape[-2:])
 
     def predict(self, images: Sequence[Any], *, threshold: float = 0.5, batch_size: int = 8) -> list[Detections]:
         """Detect in images of any source: paths, PIL images, arrays [H, W, 3] uint8, tensors [3, H, W] uint8.
@@ -181,7 +207,7 @@ def check_images(images: Tensor, mask: Tensor | None) -> None:
             expected="floating point, normalised",
             hint="model.predict(...) takes raw images",
         )
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != (len(images), *images.shape[-2:])):
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != (images.shape[0], *images.shape[-2:])):
         raise ShapeError(
             "mask does not fit the images",
             field="mask",
@@ -231,14 +257,19 @@ def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:
     positional = parts.make("positional", config.positional)
     if problem := _too_small_a_table(config, positional, backbone):
         raise ConfigError([problem])
+    exact_padding = ExactPadding(backbone) if config.padding_exact else None
+    if exact_padding is not None and (problem := exact_padding.problem(config, positional)):
+        raise ConfigError([problem])
     return Detector(
         config,
         label_space,
         backbone=backbone,
         positional=positional,
         encoder=parts.encoder(),
-        queries=ObjectQueries(config.num_queries, config.d_model),
+        queries=parts.make("queries", config.queries),
         decoder=parts.decoder(),
+        selection=parts.make("selection", config.selection),
+        exact_padding=exact_padding,
     )
 
 
@@ -271,7 +302,8 @@ class _Parts:
             EncoderLayer(self.make("attention", config.encoder_attention), self.ffn(), self.residual)
             for _ in range(config.enc_layers)
         ]
-        stack = Encoder(layers, nn.LayerNorm(config.d_model) if config.pre_norm and layers else None)
+        ends_in_norm = layers and (config.pre_norm or config.encoder_norm)
+        stack = Encoder(layers, nn.LayerNorm(config.d_model) if ends_in_norm else None)
         initialize(stack)
         return stack
 

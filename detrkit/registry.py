@@ -28,6 +28,8 @@ ROLES: dict[str, str] = {
     "datasets": "Dataset",
     "matchers": "Matcher",
     "positional": "Positional",
+    "queries": "ObjectQueries",
+    "selection": "Selection",
 }
 
 LONGEST_SPEC = 10_000  # characters

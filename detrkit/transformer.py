@@ -39,10 +39,15 @@ class Memory(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """Where the decoder starts: what each query holds [B, Q, D] and where or who it is [B, Q, D]."""
+    """Where the decoder starts.
+
+    Attributes:
+        content: [B, Q, D], what each query holds.
+        positions: [B, Q, D], where or who it is: added to queries and keys, never to values; None where there is none.
+    """
 
     content: Float[Tensor, "B Q D"]
-    positions: Float[Tensor, "B Q D"]
+    positions: Float[Tensor, "B Q D"] | None
 
 
 def with_position(tokens: Tensor, positions: Tensor | None) -> Tensor:
@@ -101,7 +106,7 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A stack of encoder layers; pre-norm stacks end in a norm, post-norm stacks do not need one."""
+    """A stack of encoder layers; pre-norm stacks end in a norm, post-norm stacks may."""
 
     def __init__(self, layers: Sequence[EncoderLayer], norm: nn.Module | None) -> None:
         super().__init__()
@@ -134,15 +139,17 @@ class DecoderLayer(nn.Module):
         self.cross_attn, self.cross_attn_residual = cross_attn, residual()
         self.ffn, self.ffn_residual = ffn, residual()
 
-    def forward(self, content: Float[Tensor, "B Q D"], positions: Float[Tensor, "B Q D"], memory: Memory) -> Tensor:
-        """What the queries hold after this layer, [B, Q, D]."""
+    def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
+        """What the queries hold after this layer."""
+        content, positions = queries
 
         def read_queries(content: Tensor) -> Tensor:
-            placed = content + positions
+            placed = with_position(content, positions)
             return self.self_attn(placed, placed, content).output  # type: ignore[misc]
 
         def read_image(content: Tensor) -> Tensor:
-            return self.cross_attn(content + positions, memory.keys, memory.tokens, mask=memory.padding).output
+            placed = with_position(content, positions)
+            return self.cross_attn(placed, memory.keys, memory.tokens, mask=memory.padding).output
 
         if self.self_attn_residual is not None:
             content = self.self_attn_residual(content, read_queries)
@@ -160,24 +167,11 @@ class Decoder(nn.Module):
 
     def forward(self, queries: Queries, memory: Memory, *, every_layer: bool) -> Float[Tensor, "L B Q D"]:
         """States of the queries after every layer [L, B, Q, D], or after the last only (L = 1)."""
-        content, states = queries.content, []
+        states = []
         for layer in self.layers:
-            content = layer(content, queries.positions, memory)
-            states.append(content)
+            queries = queries._replace(content=layer(queries, memory))
+            states.append(queries.content)
         return self.norm(torch.stack(states if every_layer else states[-1:]))
-
-
-class ObjectQueries(nn.Module):
-    """Learned object queries: a learned position each, and nothing held yet (DETR, section 3.2)."""
-
-    def __init__(self, num_queries: int, d_model: int) -> None:
-        super().__init__()
-        self.positions = nn.Embedding(num_queries, d_model)
-
-    def forward(self, memory: Memory) -> Queries:
-        """The same queries for every image of the batch."""
-        positions = self.positions.weight.expand(memory.tokens.shape[0], -1, -1)
-        return Queries(torch.zeros_like(positions), positions)
 
 
 def initialize(transformer: nn.Module) -> None:

@@ -17,7 +17,7 @@ from detrkit.testing.criterion import draw_target
 from detrkit.testing.law import seeded_draw
 from detrkit.testing.model import ATTENTIONS, charge, draw_images, draw_model, make_model, same_function
 from detrkit.testing.tensors import check_close
-from detrkit.transformer import Memory
+from detrkit.transformer import Memory, Queries
 
 
 @pytest.mark.fast
@@ -103,7 +103,7 @@ def test_layers_written_out(pre_norm):
         expected,
         lambda x: layer.cross_attn(x + place, keys, memory.tokens, mask=padding).output,
     )
-    check_close(layer(content, place, memory), think(layer, expected), "from the formula")
+    check_close(layer(Queries(content, place), memory), think(layer, expected), "from the formula")
 
 
 @pytest.mark.fast
@@ -145,6 +145,10 @@ def test_every_parameter_matters(pre_norm):
         {"enc_layers": 2},
         {"dec_layers": 3},
         {"encoder_attention": "sdpa(heads=2)"},
+        {"queries": "content"},
+        {"position_at": "input"},
+        {"pre_norm": False, "encoder_norm": True},
+        {"feature_scale": 0.1},
     ],
 )
 def test_every_choice_of_parts_changes_the_model(change):

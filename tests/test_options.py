@@ -54,6 +54,23 @@ def training_outputs(config):
     return outputs(config, training=True)
 
 
+def padded_outputs(config):
+    """Logits of an image with padding."""
+    torch.manual_seed(0)
+    model = build(config).eval()
+    images, mask = torch.zeros(1, 3, 48, 48), torch.ones(1, 48, 48, dtype=torch.bool)
+    images[:, :, :33, :40] = torch.randn(1, 3, 33, 40, generator=torch.Generator().manual_seed(1))
+    mask[:, :33, :40] = False
+    return model(images, mask).logits.tolist()
+
+
+def detections(config):
+    """Labels and queries of what is found."""
+    torch.manual_seed(0)
+    (found,) = predict(build(config), [Image.new("RGB", (40, 30), (90, 20, 10))], threshold=0.0)
+    return found.labels.tolist(), found.queries.tolist()
+
+
 def loss(config):
     """Loss of given outputs of two decoder layers against crowded images, so that matchings differ."""
     generator = torch.Generator().manual_seed(3)
@@ -80,10 +97,12 @@ def seen_size(config):
 DETECTOR_TABLE = {
     "backbone": ("tiny(width=16)", state),
     "positional": (None, outputs),
+    "queries": ("content", outputs),
     "encoder_attention": ("sdpa(heads=2)", outputs),
     "decoder_self_attention": ("sdpa(heads=2)", outputs),
     "decoder_cross_attention": ("sdpa(heads=2)", outputs),
     "matcher": ("greedy", loss),
+    "selection": ("topk(k=3)", detections),
     "d_model": (32, state),
     "num_queries": (5, state),
     "num_classes": (4, state),
@@ -93,6 +112,10 @@ DETECTOR_TABLE = {
     "dropout": (0.5, training_outputs),
     "activation": ("gelu", outputs),
     "pre_norm": (True, outputs),
+    "encoder_norm": (True, outputs),
+    "position_at": ("input", outputs),
+    "feature_scale": (0.1, outputs),
+    "bbox_layers": (2, state),
     "aux_loss": (False, layers),
     "set_cost_class": (30.0, loss),
     "set_cost_bbox": (0.0, loss),
@@ -103,6 +126,7 @@ DETECTOR_TABLE = {
     "eos_coef": (0.2, loss),
     "short_side": (24, seen_size),
     "long_side": (48, seen_size),
+    "padding_exact": (True, padded_outputs),
 }
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROLES = ("attention", "backbones", "datasets", "matchers", "positional")
+ROLES = ("attention", "backbones", "datasets", "matchers", "positional", "queries", "selection")
 LIGHT = re.compile(
     r"detrkit/((__init__|errors|fields|registry|config|labels|listing|cli|commands)\.py|(presets|matchers)/.*)"
 )

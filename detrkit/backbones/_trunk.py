@@ -75,6 +75,23 @@ class Trunk(Backbone):
             load_weights(self.body, weights, names, known)
 
 
+def strides_of_inputs(backbone: Backbone, kinds: tuple[type[nn.Module], ...]) -> dict[nn.Module, int]:
+    """Input pixels per cell of what each module of these kinds reads; those that read no map, or several, left out."""
+    modules = [module for module in backbone.modules() if isinstance(module, kinds)]
+    read: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
+    handles = [m.register_forward_pre_hook(lambda m, inputs: read[m].append(inputs[0]), prepend=True) for m in modules]
+    tensors = {name: t.detach().to("meta") for name, t in (*backbone.named_parameters(), *backbone.named_buffers())}
+    training = backbone.training
+    backbone.eval()
+    for size in PROBES:
+        _run_on_meta(backbone, tensors, size)
+    backbone.train(training)
+    for handle in handles:
+        handle.remove()
+    once = {module: stride_of(maps) for module, maps in read.items() if len(maps) == len(PROBES)}
+    return {module: stride for module, stride in once.items() if stride is not None}
+
+
 def survey(trunk: Trunk, owner: str) -> list[Level]:
     """Run the trunk without computing and read its levels.
 
@@ -106,7 +123,7 @@ def survey(trunk: Trunk, owner: str) -> list[Level]:
     ]
 
 
-def _run_on_meta(trunk: Trunk, tensors: dict[str, Tensor], size: tuple[int, int]) -> list[Tensor]:
+def _run_on_meta(trunk: Backbone, tensors: dict[str, Tensor], size: tuple[int, int]) -> list[Tensor]:
     images = torch.empty(1, 3, *size, device="meta", dtype=next(iter(tensors.values())).dtype)
     return torch.func.functional_call(trunk, tensors, (images,))
 
@@ -184,7 +201,7 @@ def _pair(value: object) -> tuple[object, ...]:
 def _pad_to_stride(conv: nn.Conv2d, inputs: tuple[Tensor]) -> tuple[Tensor]:
     (x,) = inputs
     missing_h, missing_w = (-size % stride for size, stride in zip(x.shape[-2:], conv.stride, strict=True))
-    return (F.pad(x, (0, missing_w, 0, missing_h)),) if missing_h or missing_w else inputs
+    return (F.pad(x, (0, missing_w, 0, missing_h)),)  # also by nothing: an exported program cannot branch on sizes
 
 
 class FrozenNorm(FrozenBatchNorm2d):

@@ -1,0 +1,168 @@
+"""Padding that has no effect: what a backbone says of an image, whatever the other images of its batch.
+
+The published models let it have some: a convolution at the image's border reads what lies in the padding, which norms
+and biases have moved away from zero, and the mask of a feature map is the nearest cell's. With `ExactPadding`, every
+module that looks at neighbours sees in the padding what it would see beyond the border of the image alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detrkit.backbones import Backbone
+from detrkit.backbones._trunk import strides_of_inputs
+
+if TYPE_CHECKING:
+    from detrkit.config import DetectorConfig
+    from detrkit.positional import Positional
+
+LOOKING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.GroupNorm)
+SMALLEST_SHARE = 1e-9  # keeps windows that see nothing of the image from dividing by zero
+TOLERANCE = 1e-3  # of the features' deviation; real leaks are of its order
+
+
+def every_nth(mask: Bool[Tensor, "B H W"], stride: int, height: int, width: int) -> Bool[Tensor, "B h w"]:
+    """The mask of a map of ceil(size / stride) cells: a cell is padding where its first pixel is."""
+    rows, columns = (stride * torch.arange(cells, device=mask.device) for cells in (height, width))
+    return mask[:, rows[:, None], columns]
+
+
+class ExactPadding:
+    """Hooks on a backbone's modules that keep what the padding holds away from its neighbours.
+
+    Convolutions and pools see zeros, or nothing, as beyond the border; group norms take their statistics over the
+    cells of the image alone.
+
+    Args:
+        backbone: anything made of such modules; `problem` tells whether it is.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self.mask: Tensor | None = None
+        for module, stride in strides_of_inputs(backbone, LOOKING).items():
+            _Border(self, stride).attach(module)
+
+    @contextmanager
+    def hiding(self, mask: Bool[Tensor, "B H W"]) -> Iterator[None]:
+        """While this lasts, what lies under the mask of the input images is hidden."""
+        self.mask = mask
+        try:
+            yield
+        finally:
+            self.mask = None
+
+    def problem(self, config: DetectorConfig, positional: Positional | None) -> str | None:
+        """A line when a part's answer for an image still depends on its padding, seen by trying."""
+        if next(self.backbone.parameters()).device.type == "meta":
+            return None
+        if (leak := self._leak()) > TOLERANCE:
+            return (
+                f"padding_exact=True and backbone={config.backbone} do not fit: padding moves its features by "
+                f"{leak:.2g} of their deviation; networks of plain convolutions, as ResNets are, and tiny do fit"
+            )
+        cells = -(-config.long_side // self.backbone.strides[-1])
+        if positional is not None and positional.max_size is None and not _is_local(positional, cells):
+            return (
+                f"padding_exact=True and positional={config.positional} do not fit: padding changes its codes on maps "
+                f"of {cells} cells, which long_side={config.long_side} gives; use sine, or a table that is large enough"
+            )
+        return None
+
+    @torch.no_grad()
+    def _leak(self) -> float:
+        """How far padding moves the features, in deviations of them; tried on an image of 33 x 65."""
+        modes = {module: module.training for module in self.backbone.modules()}
+        self.backbone.eval()
+        generator = torch.Generator().manual_seed(0)
+        image = F.interpolate(torch.randn(1, 3, 5, 9, generator=generator), (33, 65), mode="bilinear")
+        image = image.to(next(self.backbone.parameters()))
+        padded = F.pad(image, (0, 79, 0, 47))
+        mask = F.pad(torch.zeros_like(image[:, 0], dtype=torch.bool), (0, 79, 0, 47), value=True)
+        alone = self.backbone(image)
+        with self.hiding(mask):
+            together = [
+                there[..., : here.shape[-2], : here.shape[-1]]
+                for here, there in zip(alone, self.backbone(padded), strict=True)
+            ]
+        for module, training in modes.items():
+            module.training = training
+        return max(float((a - b).abs().max() / a.std(correction=0)) for a, b in zip(alone, together, strict=True))
+
+
+class _Border:
+    """The hooks of one module, whose input has a known stride."""
+
+    def __init__(self, padding: ExactPadding, stride: int) -> None:
+        self.padding, self.stride = padding, stride
+
+    def attach(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(self.clear, prepend=True)
+        elif isinstance(module, nn.MaxPool2d):
+            module.register_forward_pre_hook(self.sink, prepend=True)
+            module.register_forward_hook(self.lift)
+        elif isinstance(module, nn.GroupNorm):
+            module.register_forward_hook(self.normalize)
+        else:
+            module.register_forward_hook(self.average)
+
+    def hidden(self, x: Tensor) -> Tensor | None:
+        """[B, 1, h, w] bool: the padding's cells of this input."""
+        if self.padding.mask is None:
+            return None
+        return every_nth(self.padding.mask, self.stride, *x.shape[-2:])[:, None]
+
+    def clear(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        """Before a convolution: zeros, as beyond the border."""
+        hidden = self.hidden(inputs[0])
+        return None if hidden is None else (inputs[0].masked_fill(hidden, 0),)
+
+    def sink(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        """Before a maximum: what never wins."""
+        hidden = self.hidden(inputs[0])
+        return None if hidden is None else (inputs[0].masked_fill(hidden, float("-inf")),)
+
+    def lift(self, _: nn.Module, __: Any, pooled: Tensor) -> Tensor:
+        """After a maximum: windows that held nothing say zero, so that no infinity goes on."""
+        return pooled if self.padding.mask is None else pooled.masked_fill(pooled == float("-inf"), 0)
+
+    def average(self, pool: nn.Module, inputs: tuple[Tensor], pooled: Tensor) -> Tensor:
+        """After an average: over the image's cells of each window, and over the border where the pool counts it."""
+        hidden = self.hidden(inputs[0])
+        if hidden is None:
+            return pooled
+        share, seen = (pool.forward(x) for x in (inputs[0].masked_fill(hidden, 0), (~hidden).to(pooled.dtype)))
+        counts_border = isinstance(pool, nn.AvgPool2d) and pool.count_include_pad and pool.padding not in (0, (0, 0))
+        return share if counts_border else share / seen.clamp(min=SMALLEST_SHARE)
+
+    def normalize(self, norm: nn.GroupNorm, inputs: tuple[Tensor], normalized: Tensor) -> Tensor:
+        """After a group norm: the same with the statistics of the image's cells."""
+        hidden = self.hidden(inputs[0])
+        return normalized if hidden is None else group_norm(norm, inputs[0], ~hidden)
+
+
+def group_norm(norm: nn.GroupNorm, x: Float[Tensor, "B C H W"], seen: Bool[Tensor, "B 1 H W"]) -> Tensor:
+    """Group norm with mean and variance over the cells that are seen; zero before scale and shift elsewhere."""
+    axes, groups, weight = (2, 3, 4), x.unflatten(1, (norm.num_groups, -1)), seen[:, :, None]
+    count = (weight.sum(axes, keepdim=True) * groups.shape[2]).clamp(min=1)
+    centred = (groups - groups.where(weight, 0).sum(axes, keepdim=True) / count).where(weight, 0)
+    variance = centred.square().sum(axes, keepdim=True) / count
+    scaled = (centred * (variance + norm.eps).rsqrt()).flatten(1, 2)
+    if norm.weight is None:
+        return scaled
+    return scaled * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+def _is_local(positional: Positional, cells: int) -> bool:
+    """Whether padding to the right and below leaves the codes of a map of this size as they are."""
+    alone = torch.zeros(1, cells, cells, dtype=torch.bool)
+    codes = positional(F.pad(alone, (0, cells, 0, cells), value=True))[..., :cells, :cells]
+    return bool(torch.allclose(codes, positional(alone), atol=1e-5))

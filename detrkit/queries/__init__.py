@@ -1,0 +1,33 @@
+"""The role `queries`: where the decoder starts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import nn
+
+from detrkit.transformer import Memory, Queries
+
+
+class ObjectQueries(nn.Module, ABC):
+    """Contract of the role. Keep it by defining `forward`.
+
+    Laws: as many queries as asked for, no two alike; images of a batch do not influence each other; padding has no
+    influence, not even when it is NaN; every parameter gets a gradient.
+    """
+
+    @abstractmethod
+    def forward(self, memory: Memory) -> Queries:
+        """The queries of each image.
+
+        Args:
+            memory: what the encoder says of a batch of B images, N tokens each.
+
+        Returns:
+            `Queries` with content [B, Q, D] and positions [B, Q, D] or None.
+        """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Queries:
+        """As `forward`."""
+        return super().__call__(*args, **kwargs)
