@@ -40,6 +40,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/matchers.py
+	$(BIN)/python benchmarks/padding.py
 
 nightly: setup
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n 2 -p no:cacheprovider --timeout 900

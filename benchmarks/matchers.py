@@ -6,17 +6,13 @@ python benchmarks/matchers.py --json benchmarks/results/matchers-2025-01-31.json
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Iterator
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from _measuring import machine, write_results
 from numpy.typing import NDArray
 
 from detrkit.matchers import Matcher
@@ -112,30 +108,13 @@ def measure(what: str, state: str, costs: list[Array], rounds: int) -> dict[str,
     }
 
 
-def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "date": date.today().isoformat(),
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": 1,
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "scipy": version("scipy"),
-        "clock": "processor time of the thread",
-    }
-
-
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=31, help="times each problem is solved by each matcher")
     parser.add_argument("--json", type=Path, help="also write machine, states and rows here")
     options = parser.parse_args()
-    about = machine()
+    about = machine("numpy", "scipy", threads=1, clock="processor time of the thread")
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     print(f"{'problem':15}{'state':12}{'numpy ms':>10}{'scipy ms':>10}{'ratio':>8}")
     rows = []
@@ -143,8 +122,7 @@ def main() -> None:
         row = measure(what, state, costs, options.rounds)
         rows.append(row)
         print(f"{what:15}{state:12}{row['numpy_ms']:>10}{row['scipy_ms']:>10}{row['numpy_over_scipy']:>8}")
-    if options.json:
-        options.json.write_text(json.dumps({"machine": about, "states": STATES, "rows": rows}, indent=2) + "\n")
+    write_results(options.json, machine=about, states=STATES, rows=rows)
 
 
 if __name__ == "__main__":

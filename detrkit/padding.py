@@ -47,8 +47,10 @@ class ExactPadding:
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self.mask: Tensor | None = None
+        self._seen: dict[tuple[int, torch.dtype], Tensor] = {}
         for module, stride in strides_of_inputs(backbone, LOOKING).items():
-            _Border(self, stride).attach(module)
+            if getattr(module, "kernel_size", None) != (1, 1):
+                _Border(self, stride).attach(module)
 
     @contextmanager
     def hiding(self, mask: Bool[Tensor, "B H W"]) -> Iterator[None]:
@@ -58,6 +60,16 @@ class ExactPadding:
             yield
         finally:
             self.mask = None
+            self._seen.clear()
+
+    def seen(self, stride: int, like: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 h w"] | None:
+        """1 in the image's cells of a map of this stride, 0 in the padding; None when nothing is hidden."""
+        if self.mask is None:
+            return None
+        key = (stride, like.dtype)
+        if key not in self._seen:
+            self._seen[key] = (~every_nth(self.mask, stride, *like.shape[-2:]))[:, None].to(like.dtype)
+        return self._seen[key]
 
     def problem(self, config: DetectorConfig, positional: Positional | None) -> str | None:
         """A line when a part's answer for an image still depends on its padding, seen by trying."""
@@ -114,46 +126,41 @@ class _Border:
         else:
             module.register_forward_hook(self.average)
 
-    def hidden(self, x: Tensor) -> Tensor | None:
-        """[B, 1, h, w] bool: the padding's cells of this input."""
-        if self.padding.mask is None:
-            return None
-        return every_nth(self.padding.mask, self.stride, *x.shape[-2:])[:, None]
-
     def clear(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
         """Before a convolution: zeros, as beyond the border."""
-        hidden = self.hidden(inputs[0])
-        return None if hidden is None else (inputs[0].masked_fill(hidden, 0),)
+        seen = self.padding.seen(self.stride, inputs[0])
+        return None if seen is None else (inputs[0] * seen,)
 
     def sink(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
         """Before a maximum: what never wins."""
-        hidden = self.hidden(inputs[0])
-        return None if hidden is None else (inputs[0].masked_fill(hidden, float("-inf")),)
+        seen = self.padding.seen(self.stride, inputs[0])
+        return None if seen is None else (inputs[0].where(seen > 0, float("-inf")),)
 
     def lift(self, _: nn.Module, __: Any, pooled: Tensor) -> Tensor:
         """After a maximum: windows that held nothing say zero, so that no infinity goes on."""
-        return pooled if self.padding.mask is None else pooled.masked_fill(pooled == float("-inf"), 0)
+        return pooled if self.padding.mask is None else pooled.where(pooled > float("-inf"), 0.0)
 
     def average(self, pool: nn.Module, inputs: tuple[Tensor], pooled: Tensor) -> Tensor:
         """After an average: over the image's cells of each window, and over the border where the pool counts it."""
-        hidden = self.hidden(inputs[0])
-        if hidden is None:
+        seen = self.padding.seen(self.stride, inputs[0])
+        if seen is None:
             return pooled
-        share, seen = (pool.forward(x) for x in (inputs[0].masked_fill(hidden, 0), (~hidden).to(pooled.dtype)))
-        counts_border = isinstance(pool, nn.AvgPool2d) and pool.count_include_pad and pool.padding not in (0, (0, 0))
-        return share if counts_border else share / seen.clamp(min=SMALLEST_SHARE)
+        share = pool.forward(inputs[0] * seen)
+        if isinstance(pool, nn.AvgPool2d) and pool.count_include_pad and pool.padding not in (0, (0, 0)):
+            return share
+        return share / pool.forward(seen).clamp(min=SMALLEST_SHARE)
 
     def normalize(self, norm: nn.GroupNorm, inputs: tuple[Tensor], normalized: Tensor) -> Tensor:
         """After a group norm: the same with the statistics of the image's cells."""
-        hidden = self.hidden(inputs[0])
-        return normalized if hidden is None else group_norm(norm, inputs[0], ~hidden)
+        seen = self.padding.seen(self.stride, inputs[0])
+        return normalized if seen is None else group_norm(norm, inputs[0], seen)
 
 
-def group_norm(norm: nn.GroupNorm, x: Float[Tensor, "B C H W"], seen: Bool[Tensor, "B 1 H W"]) -> Tensor:
-    """Group norm with mean and variance over the cells that are seen; zero before scale and shift elsewhere."""
-    axes, groups, weight = (2, 3, 4), x.unflatten(1, (norm.num_groups, -1)), seen[:, :, None]
-    count = (weight.sum(axes, keepdim=True) * groups.shape[2]).clamp(min=1)
-    centred = (groups - groups.where(weight, 0).sum(axes, keepdim=True) / count).where(weight, 0)
+def group_norm(norm: nn.GroupNorm, x: Float[Tensor, "B C H W"], seen: Float[Tensor, "B 1 H W"]) -> Tensor:
+    """Group norm with mean and variance over the cells where ``seen`` is 1; zero before scale and shift elsewhere."""
+    axes, groups, seen = (2, 3, 4), x.unflatten(1, (norm.num_groups, -1)), seen[:, :, None]
+    count = (seen.sum(axes, keepdim=True) * groups.shape[2]).clamp(min=1)
+    centred = (groups - (groups * seen).sum(axes, keepdim=True) / count) * seen
     variance = centred.square().sum(axes, keepdim=True) / count
     scaled = (centred * (variance + norm.eps).rsqrt()).flatten(1, 2)
     if norm.weight is None:

@@ -70,7 +70,7 @@ def detector(backbone, **changes):
 @torch.no_grad()
 def test_an_image_alone_is_what_it_is_in_a_batch(backbone):
     model, generator = detector(backbone).double(), torch.Generator().manual_seed(1)
-    for own, size in SIZES:
+    for own, size in SIZES if "tiny(" in backbone or "18" in backbone else SIZES[::4]:
         logits, boxes = apart(model, smooth(generator, *own).double(), size)
         assert logits < 1e-12, (own, size)
         assert boxes < 1e-13, (own, size)
@@ -155,8 +155,8 @@ def test_a_cell_is_padding_where_its_first_pixel_is(height, width, stride):
 
 @pytest.mark.fast
 def test_group_norm_of_the_cells_that_are_seen():
-    x, seen = torch.randn(2, 8, 5, 6).double(), torch.zeros(2, 1, 5, 6, dtype=torch.bool)
-    seen[0, :, :3, :4], seen[1] = True, True
+    x, seen = torch.randn(2, 8, 5, 6).double(), torch.zeros(2, 1, 5, 6).double()
+    seen[0, :, :3, :4], seen[1] = 1, 1
     norm = nn.GroupNorm(2, 8).double()
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
