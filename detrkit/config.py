@@ -146,13 +146,15 @@ class DetectorConfig(_Config):
 class TrainConfig(_Config):
     """How a detector is trained (DETR, section 4 and appendix A.4; defaults are the official recipe of 300 epochs).
 
-    The length is given in `epochs` or in optimizer `steps`. `lr_drop` is the epoch after which the rate falls to a
-    tenth under ``schedule="step"``; by default two thirds of the run.
+    `init_from` is a run, a checkpoint or a folder to start from, see `detrkit.build`. The length is given in `epochs`
+    or in optimizer `steps`. `lr_drop` is the epoch after which the rate falls to a tenth under ``schedule="step"``; by
+    default two thirds of the run.
     """
 
     data: Annotated[str, Role("datasets")] | None = None
     train_split: str = "train"
     val_split: str = "val"
+    init_from: str | None = None
 
     lr: Rate = 1e-4
     lr_backbone: Rate = 1e-5

@@ -34,6 +34,7 @@ from detrkit.transformer import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from detrkit.checkpoints.report import LoadReport
     from detrkit.detections import Detections
@@ -183,6 +184,27 @@ class Detector(nn.Module):
 
         return predict(self, images, threshold=threshold, batch_size=batch_size)
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder to publish: a readable ``config.json`` and ``model.safetensors``, bound by a hash.
+
+        Raises:
+            WriteError: the folder cannot be written.
+        """
+        from detrkit.checkpoints import save_pretrained
+
+        save_pretrained(self, folder)
+
+    @staticmethod
+    def from_pretrained(folder: str | Path) -> Detector:
+        """The detector of a folder that `save_pretrained` wrote, in evaluation mode; `detrkit.load` reads it too.
+
+        Raises:
+            CheckpointError: something is missing, damaged, or of another save.
+        """
+        from detrkit.checkpoints import load_pretrained
+
+        return load_pretrained(folder)
+
 
 def mask_at(mask: Bool[Tensor, "B H W"], height: int, width: int) -> Bool[Tensor, "B h w"]:
     """The padding mask at the size of a feature map, nearest cell (as the official code)."""
@@ -226,16 +248,26 @@ def check_images(images: Tensor, mask: Tensor | None) -> None:
         )
 
 
-def build(config: DetectorConfig | str, *, label_space: LabelSpace | None = None, **changes: Any) -> Detector:
+def build(
+    config: DetectorConfig | str,
+    *,
+    label_space: LabelSpace | None = None,
+    init_from: str | Path | Detector | None = None,
+    **changes: Any,
+) -> Detector:
     """Build a detector from a configuration or a preset's name.
 
     Args:
         config: what to build.
         label_space: the classes; gives `num_classes`. By default as many nameless ones as the configuration says.
+        init_from: a detector, or anything `detrkit.load` takes, to carry over what fits: class rows by name, the first
+            queries or all of them in turn, the trunk if it is the same. ``print(model.loaded)`` tells what became of
+            each tensor.
         changes: fields of the configuration to change.
 
     Raises:
         ConfigError: everything that is wrong with the configuration, before a tensor exists.
+        CheckpointError: nothing can be carried over.
     """
     if label_space is not None:
         changes = {"num_classes": len(label_space), **changes}
@@ -248,7 +280,12 @@ def build(config: DetectorConfig | str, *, label_space: LabelSpace | None = None
                 f"{', '.join(label_space.names)}"
             ]
         )
-    return _assemble(config, label_space)
+    model = _assemble(config, label_space)
+    if init_from is not None:
+        from detrkit.checkpoints import initialize_from
+
+        initialize_from(model, init_from)
+    return model
 
 
 def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:

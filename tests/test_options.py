@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from detrkit.checkpoints import save_detector
 from detrkit.config import DetectorConfig, TrainConfig
 from detrkit.criterion import SetCriterion
 from detrkit.errors import ConfigError
@@ -154,7 +155,9 @@ def test_attention_is_the_one_that_was_asked_for(field):
 
 @pytest.fixture
 def trainer(tmp_path, monkeypatch):
-    """Makes a trainer in a folder of its own."""
+    """Makes a trainer in a folder of its own, with another detector beside it."""
+    monkeypatch.chdir(tmp_path)
+    save_detector(build(DETECTOR), "another.safetensors")
 
     def make(config):
         if config.device == "meta":  # where weights have no values to save
@@ -233,6 +236,7 @@ TRAIN_TABLE = {
     "data": ("toy(length=4, size=32, seed=1)", first_window, {}),
     "train_split": ("val", first_window, {}),
     "val_split": ("test", validation_image, {"eval_every": 1}),
+    "init_from": ("another.safetensors", weights_before, {}),
     "lr": (1e-3, rates, {}),
     "lr_backbone": (1e-3, rates, {}),
     "weight_decay": (0.1, rates, {}),

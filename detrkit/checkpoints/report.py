@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+FEW = 4  # tensors of one part that share a reason are named one by one; more, as a group
+
 Action = Literal["loaded", "renamed", "sliced", "re-initialised", "unused"]
 
 
@@ -40,12 +42,14 @@ class LoadReport:
     Attributes:
         source: the file or folder.
         origin: what it was: ``detrkit``, or the name of a foreign layout.
-        entries: one a tensor.
+        entries: one a tensor; each is of the file, of the model, or of both.
+        remarks: what else is worth knowing, a line each.
     """
 
     source: str
     origin: str
     entries: tuple[Entry, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -68,4 +72,13 @@ class LoadReport:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{number} {action}" for action, number in self.counts.items()) or "nothing to load"
-        return "\n".join([f"{self.source} ({self.origin}): {counts}", *map(str, self.partial)])
+        groups: dict[tuple[Action, str, str], list[Entry]] = {}
+        for entry in self.partial:
+            groups.setdefault((entry.action, (entry.name or entry.source).split(".")[0], entry.note), []).append(entry)
+        lines = [f"{self.source} ({self.origin}): {counts}", *self.remarks]
+        for (action, part, note), entries in groups.items():
+            if len(entries) > FEW:
+                lines.append(str(Entry(action, f"{part}.*", note=f"{len(entries)} tensors" + (note and f": {note}"))))
+            else:
+                lines += map(str, entries)
+        return "\n".join(lines)

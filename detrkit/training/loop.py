@@ -63,7 +63,8 @@ class Trainer:
         torch.manual_seed(train.seed)
         self.device = pick_device(train.device)
         start = detector.replace(backbone=without_weights(detector.backbone)) if resume else detector
-        self.model = build(start, label_space=self.data.label_space).to(self.device)
+        source = None if resume else train.init_from
+        self.model = build(start, label_space=self.data.label_space, init_from=source).to(self.device)
         self.model.config = detector
         self.criterion = SetCriterion.from_config(detector)
         self.optimizer = make_optimizer(self.model, train)
@@ -75,7 +76,7 @@ class Trainer:
         self.total = train.steps or (train.epochs or 0) * self.per_epoch
         self.signum: int | None = None
         if not resume:
-            self.run.save_config(self.findings())
+            self.run.save_config(self.findings(), self.model.loaded)
             self.save()  # so that a run which dies early can be resumed too
         self.announce()
 
@@ -100,6 +101,8 @@ class Trainer:
             f"{count:,} parameters, {trained:,} trained; {self.total} steps of "
             f"{self.stream.windows.window} images on {self.device}, {torch.get_num_threads()} threads"
         )
+        if self.model.loaded:
+            say(f"init_from {self.model.loaded}")
         if self.frozen_at_random():
             say("backbone: a part is frozen at random; give it weights='FILE', or norm=batch, trainable_levels=none")
         findings = self.findings()
@@ -111,7 +114,10 @@ class Trainer:
 
     def frozen_at_random(self) -> bool:
         """Whether the trunk keeps parameters or norms that were never trained."""
-        starts_at_random = Spec.parse(self.run.detector.backbone).settings.get("weights") is None
+        carried_over = self.model.loaded.only("loaded") if self.model.loaded else ()
+        starts_at_random = Spec.parse(self.run.detector.backbone).settings.get("weights") is None and not any(
+            entry.name.startswith("backbone.") for entry in carried_over
+        )
         trunk = self.model.backbone
         trained = all(p.requires_grad for p in trunk.parameters())
         return starts_at_random and not (trained and not any(isinstance(m, FrozenBatchNorm2d) for m in trunk.modules()))
@@ -241,7 +247,7 @@ def check(detector: DetectorConfig, train: TrainConfig) -> tuple[Dataset, Datase
     """All that can be known to be wrong before training: data, device, weights, and that the parts fit."""
     data, val = make_splits(train)
     pick_device(train.device)
-    build(detector, label_space=data.label_space)
+    build(detector, label_space=data.label_space, init_from=train.init_from)
     return data, val
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import torch
 
 import detrkit
+from detrkit.checkpoints.report import LoadReport
 from detrkit.checkpoints.storage import replace_text
 from detrkit.config import DetectorConfig, TrainConfig
 from detrkit.datasets import Finding
 from detrkit.errors import DetrkitError
 
 FINDINGS = "findings.txt"
+LOADED = "init_from.txt"
 
 
 @dataclass
@@ -50,8 +52,8 @@ class Run:
         """The detector with the highest AP on the validation split."""
         return self.folder / "best.safetensors"
 
-    def save_config(self, findings: Sequence[Finding]) -> None:
-        """Write the resolved configuration, what ran it, and what was wrong in the data."""
+    def save_config(self, findings: Sequence[Finding], loaded: LoadReport | None) -> None:
+        """Write the resolved configuration, what ran it, what was wrong in the data, and what the run started from."""
         content = {
             "detector": self.detector.to_dict(),
             "train": self.train.to_dict(),
@@ -65,6 +67,8 @@ class Run:
         replace_text(self.folder / "config.json", json.dumps(content, indent=2) + "\n")
         if findings:
             replace_text(self.folder / FINDINGS, "".join(f"{finding}\n" for finding in findings))
+        if loaded is not None:
+            replace_text(self.folder / LOADED, f"{loaded}\n\n{loaded.table()}\n")
 
 
 class Stopped(DetrkitError):
