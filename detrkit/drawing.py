@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from detrkit.datasets import Target
@@ -14,11 +15,13 @@ from detrkit.labels import LabelSpace
 # Okabe & Ito (2008): distinguishable with any colour vision; orange first, black left out
 COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
+Rectangle = tuple[float, float, float, float]
+
 
 class Labelled(NamedTuple):
     """A box (x1, y1, x2, y2) in pixels with its class and what to write beside it."""
 
-    box: tuple[float, float, float, float]
+    box: Rectangle
     label: int
     text: str
 
@@ -45,7 +48,10 @@ def of_target(target: Target, label_space: LabelSpace) -> list[Labelled]:
 
 
 def draw(image: Image.Image, boxes: Iterable[Labelled], *, side: int | None = None) -> Image.Image:
-    """A copy of the image with boxes, enlarged or shrunk so that its longer side has ``side`` pixels."""
+    """A copy of the image with boxes, enlarged or shrunk so that its longer side has ``side`` pixels.
+
+    The first of the boxes lie on top, and their tags nearest to their corners.
+    """
     factor = 1.0 if side is None else side / max(image.size)
     canvas = image.convert("RGB").resize(
         (max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.LANCZOS
@@ -54,28 +60,32 @@ def draw(image: Image.Image, boxes: Iterable[Labelled], *, side: int | None = No
     line = max(2, round(max(canvas.size) / 250))
     font = ImageFont.load_default(max(11, round(max(canvas.size) / 40)))
     placed = [([x * factor for x in box], COLORS[label % len(COLORS)], text) for box, label, text in boxes]
-    for (x1, y1, x2, y2), color, _ in placed:
+    for (x1, y1, x2, y2), color, _ in reversed(placed):
         pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=line)
+    tags: list[Rectangle] = []
     for (x1, y1, _, _), color, text in placed:
-        _write(pen, canvas.size, (x1, y1), text, color, font)
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        tags.append(tag := _place((x1, y1), (right - left + 6, bottom - top + 5), canvas.size, tags))
+        pen.rectangle(tag, fill=color)
+        pen.text((tag[0] + 3 - left, tag[1] + 2 - top), text, fill="black", font=font)
     return canvas
 
 
-def _write(
-    pen: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    corner: tuple[float, float],
-    text: str,
-    color: str,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
-    """A tag above the corner, moved to stay inside the picture."""
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-    width, height = right - left + 6, bottom - top + 5
-    x = min(max(0, corner[0]), size[0] - width)
-    y = corner[1] - height if corner[1] >= height else corner[1]
-    pen.rectangle((x, y, x + width, y + height), fill=color)
-    pen.text((x + 3 - left, y + 2 - top), text, fill="black", font=font)
+def _place(
+    corner: tuple[float, float], tag: tuple[float, float], canvas: tuple[int, int], taken: Sequence[Rectangle]
+) -> Rectangle:
+    """Where a tag of this (width, height) goes: nearest to above the corner, inside the canvas, on no other tag."""
+    width, height = tag
+    x = max(0, min(corner[0], canvas[0] - width - 1))
+    lowest = max(0, canvas[1] - height - 1)
+    wish = max(0, min(corner[1] - height, lowest))
+    rows = sorted([wish, *np.arange(0, lowest, height / 4).tolist()], key=lambda y: abs(y - wish))
+    places = [(x, y, x + width, y + height) for y in rows]
+    return next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0])
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = (), *, gap: int = 8) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +34,17 @@ class LabelSpace:
     def __len__(self) -> int:
         return len(self.names)
 
+    def rows_of(self, other: LabelSpace) -> list[int | None]:
+        """For each of these classes the label of the same class in another label space, None where it has none.
+
+        The same name is the same class. So are names that differ in case, in spaces, underscores and hyphens, or as
+        Pascal VOC's differ from COCO's (aeroplane, airplane), unless either label space tells such names apart.
+        """
+        exact = {name: row for row, name in enumerate(other.names)}
+        ours, theirs = Counter(map(_alike, self.names)), Counter(map(_alike, other.names))
+        loose = {_alike(name): row for name, row in exact.items() if ours[_alike(name)] == theirs[_alike(name)] == 1}
+        return [exact.get(name, loose.get(_alike(name))) for name in self.names]
+
     def to_json(self) -> dict[str, list[Any]]:
         """Plain lists, as saved in checkpoints."""
         return {"names": list(self.names), "ids": list(self.ids)}
@@ -45,6 +58,23 @@ class LabelSpace:
     def numbered(cls, count: int) -> LabelSpace:
         """Nameless classes ``class 0`` ... where nothing is known but their number."""
         return cls(tuple(f"class {k}" for k in range(count)))
+
+
+# Pascal VOC's names of classes that COCO calls otherwise
+_SYNONYMS = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+
+
+def _alike(name: str) -> str:
+    """The form in which names of the same class agree."""
+    plain = re.sub(r"[\s_-]+", " ", name.strip().casefold())
+    return _SYNONYMS.get(plain, plain)
 
 
 # Lin et al. 2014, Microsoft COCO: 80 categories under the ids 1..90, ten of which were never used
@@ -66,3 +96,14 @@ COCO_RAW = LabelSpace(
     tuple(dict(zip(COCO.ids, COCO.names, strict=True)).get(i, f"unused {i}") for i in range(91)), tuple(range(91))
 )
 """The ids 0..90 as they are, unused ones included: the 91 classes of the official DETR."""
+
+VOC = LabelSpace(
+    (
+        *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+        *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+    )
+)
+"""Pascal VOC's 20 classes (Everingham et al. 2010) in alphabetical order, 0..19: its files have names and no ids.
+
+Numbers from 1 to 20, as some readers give, would make tvmonitor the no-object class of a softmax over 20 classes.
+"""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from detrkit.backbones import Backbone
 from detrkit.classification import SoftmaxClassification
@@ -33,7 +32,7 @@ from detrkit.transformer import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from detrkit.checkpoints.report import LoadReport
@@ -169,20 +168,33 @@ class Detector(nn.Module):
             features = self.backbone(images)[-1]
         return features, every_nth(mask, self.backbone.strides[-1], *features.shape[-2:])
 
-    def predict(self, images: Sequence[Any], *, threshold: float = 0.5, batch_size: int = 8) -> list[Detections]:
-        """Detect in images of any source: paths, PIL images, arrays [H, W, 3] uint8, tensors [3, H, W] uint8.
+    def predict(
+        self,
+        images: Iterable[Any],
+        *,
+        threshold: float = 0.5,
+        batch_size: int = 8,
+        progress: bool | None = None,
+    ) -> list[Detections]:
+        """Detect in images of any source: paths, PIL images, arrays [H, W, C] uint8, tensors [C, H, W] uint8.
 
         Args:
-            images: what to look at; each is resized, normalised and padded as in training.
+            images: what to look at, read a batch at a time; grey, RGB or RGBA (not BGR). Each is resized, normalised
+                and padded as in training.
             threshold: least score of a detection, in [0, 1].
             batch_size: images at a time.
+            progress: show a progress bar on stderr; None: when that is a terminal and there is more than one batch.
 
         Returns:
             One `Detections` an image: xyxy boxes in pixels of the original image, best first; no NMS.
+
+        Raises:
+            DataError: a file that cannot be read; names its path.
+            ShapeError: something else that is no image; names its place.
         """
         from detrkit.prediction import predict
 
-        return predict(self, images, threshold=threshold, batch_size=batch_size)
+        return predict(self, images, threshold=threshold, batch_size=batch_size, progress=progress)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder to publish: a readable ``config.json`` and ``model.safetensors``, bound by a hash.
@@ -208,7 +220,12 @@ class Detector(nn.Module):
 
 def mask_at(mask: Bool[Tensor, "B H W"], height: int, width: int) -> Bool[Tensor, "B h w"]:
     """The padding mask at the size of a feature map, nearest cell (as the official code)."""
-    return F.interpolate(mask[:, None].float(), size=(height, width)).squeeze(1).bool()
+    # what F.interpolate gives, in whole numbers: the runtimes of exported programs round its quotients otherwise
+    rows, columns = (
+        torch.arange(cells, device=mask.device) * size // cells
+        for cells, size in zip((height, width), mask.shape[-2:], strict=True)
+    )
+    return mask[:, rows[:, None], columns]
 
 
 def check_images(images: Tensor, mask: Tensor | None) -> None:
@@ -234,7 +251,7 @@ def check_images(images: Tensor, mask: Tensor | None) -> None:
             "mask does not fit the images",
             field="mask",
             value=f"({mask.dtype}, {tuple(mask.shape)})",
-            expected=f"torch.bool, {(len(images), *images.shape[-2:])}, True = padding",
+            expected=f"torch.bool, {(images.shape[0], *images.shape[-2:])}, True = padding",
         )
     if torch.compiler.is_compiling() or images.device.type != "cpu":
         return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from detrkit import boxes as geometry
 from detrkit.detections import Detections
-from detrkit.errors import DetrkitError, ShapeError
+from detrkit.errors import DataError, DetrkitError, ShapeError
 from detrkit.images import read_image, to_rgb
 from detrkit.preprocessing import normalize, pad, resize
 
@@ -22,21 +24,45 @@ if TYPE_CHECKING:
     from detrkit.model import Detector, DetectorOutput
 
 
-def predict(model: Detector, images: Sequence[Any], *, threshold: float = 0.5, batch_size: int = 8) -> list[Detections]:
-    """Detect in images of any source; see `Detector.predict`."""
+def predict(
+    model: Detector,
+    images: Iterable[Any],
+    *,
+    threshold: float = 0.5,
+    batch_size: int = 8,
+    progress: bool | None = None,
+) -> list[Detections]:
+    """Detect in images of any source; see `Detector.predict`.
+
+    Raises:
+        DataError: a file that cannot be read; names its path.
+        ShapeError: something else that is no image; names its place in ``images``.
+        DetrkitError: an option out of range.
+    """
     if (
         not isinstance(images, Iterable)
-        or isinstance(images, str | Path | Image.Image)
-        or (getattr(images, "ndim", 4) == 3)
+        or isinstance(images, str | bytes | Path | Image.Image)
+        or getattr(images, "ndim", 4) in (2, 3)
     ):
         raise DetrkitError(
             "predict takes a list of images", field="images", value=type(images).__name__, hint="write predict([image])"
         )
-    if not 0 <= threshold <= 1:
+    if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
         raise DetrkitError("threshold out of range", field="threshold", value=threshold, expected="0 to 1")
-    if batch_size < 1:
+    if not (isinstance(batch_size, Integral) and batch_size >= 1):
         raise DetrkitError("batch size out of range", field="batch_size", value=batch_size, expected="at least 1")
-    return [found.above(threshold) for found in detect(model, map(open_image, images), batch_size=batch_size)]
+    total = len(images) if isinstance(images, Sized) else None
+    if progress is None and total is not None and total <= batch_size:
+        progress = False
+    opened = (open_image(source, field=f"images[{index}]") for index, source in enumerate(images))
+    stream = detect(model, opened, batch_size=batch_size)
+    return [found.above(threshold) for found in watched(stream, "predict", total, progress)]
+
+
+def watched(stream: Iterator[Detections], task: str, total: int | None, progress: bool | None) -> Iterable[Detections]:
+    """The same with a progress bar on stderr; ``progress=None``: only when stderr is a terminal."""
+    hidden = None if progress is None else not progress
+    return tqdm(stream, desc=task, total=total, unit="image", disable=hidden, leave=False)
 
 
 def detect(model: Detector, images: Iterator[Image.Image], *, batch_size: int) -> Iterator[Detections]:
@@ -63,50 +89,56 @@ def infer(model: Detector, images: Tensor, mask: Tensor | None) -> DetectorOutpu
 
 
 def results(model: Detector, output: DetectorOutput, sizes: Sequence[tuple[int, int]]) -> Iterator[Detections]:
-    """Outputs -> detections in pixels of the original images of these (height, width); one a query, best first."""
-    scores, labels = model.classification.scores(output.pred_logits.float())
+    """Outputs -> detections in pixels of the original images of these (height, width), best first; not clipped."""
+    selected = model.selection.select(model.classification.scores(output.pred_logits.float()))
     corners = geometry.cxcywh_to_xyxy(output.pred_boxes.float()).cpu().numpy()
-    scores, order = scores.sort(dim=-1, descending=True, stable=True)
-    labels = labels.gather(-1, order)
-    for box, label, score, query, (height, width) in zip(
-        corners, labels.cpu().numpy(), scores.cpu().numpy(), order.cpu().numpy(), sizes, strict=True
-    ):
+    scores, labels, queries = (part.cpu().numpy() for part in selected)
+    for box, label, score, query, (height, width) in zip(corners, labels, scores, queries, sizes, strict=True):
         scale = np.array([width, height, width, height], dtype=np.float32)
         yield Detections(box[query] * scale, label, score, (height, width), model.label_space, query)
 
 
-def open_image(source: Any) -> Image.Image:
-    """RGB image from a path, a PIL image, an array [H, W, 3] uint8 or a tensor [3, H, W] uint8.
+def open_image(source: Any, *, field: str = "images") -> Image.Image:
+    """RGB image from a path, a PIL image, or pixels: uint8, an array [H, W, C] or [H, W], a tensor [C, H, W] or [H, W].
+
+    C is 1 (grey), 3 (RGB) or 4 (RGBA, laid on white). Pixels do not tell BGR from RGB: those that OpenCV read
+    must be turned first, ``image[..., ::-1]``.
+
+    Args:
+        field: what errors call an image that has no path.
 
     Raises:
-        DataError: the file cannot be read.
-        ShapeError: an array or tensor of another shape or dtype.
+        DataError: the file cannot be read; names the path.
+        ShapeError: an array or tensor of another shape or dtype, or something else; says what is expected.
     """
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        raise DataError("URLs are not fetched; download the file", path=source)
     if isinstance(source, str | Path):
-        return read_image(Path(source))
+        if Path(source).is_dir():
+            raise DataError("is a folder, not an image", path=source, hint="list the images in it")
+        return read_image(source)
     if isinstance(source, Image.Image):
         return to_rgb(source)
-    if isinstance(source, Tensor):
-        if source.ndim != 3 or source.shape[0] != 3 or source.numel() == 0 or source.dtype != torch.uint8:
-            raise ShapeError(
-                "image tensor does not fit",
-                field="images",
-                value=f"({source.dtype}, {tuple(source.shape)})",
-                expected="uint8 [3, H, W]",
-            )
-        return to_rgb(Image.fromarray(source.permute(1, 2, 0).cpu().numpy()))
-    if isinstance(source, np.ndarray):
-        if source.ndim != 3 or source.shape[2] != 3 or source.size == 0 or source.dtype != np.uint8:
-            raise ShapeError(
-                "image array does not fit",
-                field="images",
-                value=f"({source.dtype}, {source.shape})",
-                expected="uint8 [H, W, 3]",
-            )
-        return to_rgb(Image.fromarray(source))
+    if isinstance(source, Tensor | np.ndarray):
+        return _of_pixels(source, field)
     raise ShapeError(
-        "not an image",
-        field="images",
-        value=type(source).__name__,
-        expected="a path, a PIL image, an array [H, W, 3] or a tensor [3, H, W]",
+        "not an image", field=field, value=type(source).__name__, expected="a path, a PIL image, an array or a tensor"
     )
+
+
+def _of_pixels(source: Tensor | np.ndarray, field: str) -> Image.Image:
+    """RGB image from an array or tensor as `open_image` describes."""
+    tensor, kind = isinstance(source, Tensor), str(source.dtype).removeprefix("torch.")
+    pixels: Any = source.movedim(0, -1) if isinstance(source, Tensor) and source.ndim == 3 else source
+    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))
+    if not fits or 0 in pixels.shape or kind != "uint8":
+        scaled = "(255 * image).round()" + (".byte()" if tensor else ".astype(np.uint8)")
+        raise ShapeError(
+            f"image {'tensor' if tensor else 'array'} does not fit",
+            field=field,
+            value=f"({source.dtype}, {tuple(source.shape)})",
+            expected=f"uint8 {'[3, H, W]' if tensor else '[H, W, 3]'}",
+            hint=f"values in [0, 1] become uint8 by {scaled}" if "float" in kind else None,
+        )
+    pixels = np.asarray(pixels.cpu() if tensor else pixels)
+    return to_rgb(Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from detrkit.datasets import Dataset, Target
 from detrkit.detections import Detections
 from detrkit.errors import DataError, NonFiniteError
 from detrkit.labels import LabelSpace
-from detrkit.prediction import detect
+from detrkit.prediction import detect, watched
 
 if TYPE_CHECKING:
     from detrkit.model import Detector
@@ -68,6 +69,17 @@ class CocoEvaluation:
                 "iscrowd": int(crowd),
             }
 
+    def remark(self) -> str | None:
+        """A sentence when most of what was found, by score, is of classes that never occur in the truth."""
+        rows = np.concatenate([np.empty((0, 7)), *self._found])
+        scores, labels = rows[:, 5], rows[:, 6].astype(int)
+        true = {annotation["category_id"] for annotation in self._truth}
+        strange = ~np.isin(labels, list(true))
+        if not true or scores[strange].sum() <= scores.sum() / 2:
+            return None
+        found, there = (_listed(self.label_space.names[k - 1] for k in sorted(s)) for s in ({*labels[strange]}, true))
+        return f"most of what was found is of classes that never occur in the truth: found {found}; true are {there}"
+
     def result(self) -> dict[str, float]:
         """The twelve COCO numbers in [0, 1] by name, and ``AP/<class>`` for each class; NaN where there is no truth.
 
@@ -100,32 +112,30 @@ def _rows(found: Detections, number: int) -> np.ndarray:
 
 
 def evaluate(
-    model: Detector, data: Dataset, *, batch_size: int = 8, progress: bool = True
+    model: Detector, data: Dataset, *, batch_size: int = 8, progress: bool | None = None
 ) -> tuple[dict[str, float], list[Detections]]:
     """Score a detector on a data set.
 
+    The model's classes and those of the data are the same where their names are (`LabelSpace.rows_of`), whatever their
+    numbers. Where they differ, or hardly anything found can count, a line on stderr says so.
+
     Args:
-        model: the detector; its label space must be that of the data.
+        model: the detector; knows at least one class of the data. A class that it does not know has AP 0.
         data: images and truth; crowds are ignored regions.
         batch_size: images at a time.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr; None: only when that is a terminal.
 
     Returns:
-        The numbers of `CocoEvaluation.result`, and the detections of every image, one a query.
+        The numbers of `CocoEvaluation.result`, and the detections of every image in the label space of the data,
+        without those of classes that the data do not have.
 
     Raises:
-        DataError: the data set is empty, or its classes are not those of the model.
+        DataError: the data set is empty, or has no class in common with the model.
     """
     if len(data) == 0:
         raise DataError("nothing to evaluate: the data set is empty", field="data")
-    if data.label_space.names != model.label_space.names:
-        raise DataError(
-            "the data's classes are not the model's",
-            field="label_space",
-            value=str(data.label_space.names),
-            expected=str(model.label_space.names),
-        )
-    evaluation, all_found, targets = CocoEvaluation(model.label_space), [], []
+    _check_classes(data.label_space, model.label_space)
+    evaluation, all_found, targets, seen = CocoEvaluation(data.label_space), [], [], 0
 
     def images() -> Iterator[Image.Image]:
         for index in range(len(data)):
@@ -134,9 +144,37 @@ def evaluate(
             yield image
 
     stream = detect(model, images(), batch_size=batch_size)
-    for index, found in enumerate(
-        tqdm(stream, total=len(data), desc="evaluate", unit="image", disable=not progress, leave=False)
-    ):
-        evaluation.add(targets[index], found)
-        all_found.append(found)
+    for index, found in enumerate(watched(stream, "evaluate", len(data), progress)):
+        known = found.in_space(data.label_space)
+        seen += len(found)
+        evaluation.add(targets[index], known)
+        all_found.append(known)
+    if left_out := seen - sum(map(len, all_found)):
+        say_beside_bar(f"{left_out} of {seen} detections left out: the data do not have their classes")
+    if remark := evaluation.remark():
+        say_beside_bar(remark)
     return evaluation.result(), all_found
+
+
+def _check_classes(data: LabelSpace, model: LabelSpace) -> None:
+    """Refuse a model that knows no class of the data, and name those that it does not know."""
+    unknown = [name for name, row in zip(data.names, data.rows_of(model), strict=True) if row is None]
+    if len(unknown) == len(data):
+        raise DataError(
+            "the data's classes are not the model's",
+            field="label_space",
+            value=f"({_listed(data.names)})",
+            expected=f"some of ({_listed(model.names)})",
+        )
+    if unknown:
+        say_beside_bar(f"the model does not know {_listed(unknown)}: their AP is 0")
+
+
+def _listed(names: Iterable[str], most: int = 10) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def say_beside_bar(text: str) -> None:
+    """A line on stderr that leaves a progress bar whole."""
+    tqdm.write(text, file=sys.stderr)

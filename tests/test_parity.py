@@ -1,0 +1,376 @@
+"""The published DETR against independent judges: transformers' implementation, and golden files of the official one.
+
+Models are filled with random weights that hide nothing (default initialisation is nearly blind to mistakes) and look at
+smooth images of different sizes, padded, no side a multiple of 32.
+"""
+
+import re
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import detrkit
+from detrkit.checkpoints.official import our_name
+from detrkit.criterion import SetCriterion
+from detrkit.model import DetectorOutput
+from detrkit.targets import check_targets
+from detrkit.testing.law import seeded_draw
+from detrkit.testing.model import ATTENTIONS, charge, same_function
+from detrkit.testing.tensors import check_close, draw_generator
+
+FLOAT64 = DetectorOutput(logits=1e-9, boxes=1e-9)
+RELATIVE = 1e-6
+FLOAT32 = DetectorOutput(logits=2e-4, boxes=2e-5)
+
+# our entry -> theirs; a packed projection becomes three
+RENAMED = (
+    (r"^backbone\.body\.", "model.backbone.model."),
+    (r"^input_proj\.", "model.input_projection."),
+    (r"^queries\.positions\.", "model.query_position_embeddings."),
+    (r"^positional\.row_embed\.", "model.position_embedding.row_embeddings."),
+    (r"^positional\.col_embed\.", "model.position_embedding.column_embeddings."),
+    (r"^(encoder|decoder)\.layers\.", r"model.\1.layers."),
+    (r"^decoder\.norm\.", "model.decoder.layernorm."),
+    (r"^class_embed\.", "class_labels_classifier."),
+    (r"^bbox_embed\.", "bbox_predictor."),
+    (r"\.cross_attn\.", ".encoder_attn."),
+    (r"\.cross_attn_residual\.norm\.", ".encoder_attn_layer_norm."),
+    (r"\.self_attn_residual\.norm\.", ".self_attn_layer_norm."),
+    (r"\.ffn_residual\.norm\.", ".final_layer_norm."),
+    (r"\.ffn\.linear", ".mlp.fc"),
+    (r"\.out_proj\.", ".o_proj."),
+)
+
+
+def in_their_names(entries):
+    found = {}
+    for name, tensor in entries.items():
+        for pattern, replacement in RENAMED:
+            name = re.sub(pattern, replacement, name)
+        parts = zip("qkv", tensor.chunk(3), strict=True) if ".in_proj_" in name else [("", tensor)]
+        found.update({name.replace("in_proj_", f"{part}_proj."): piece for part, piece in parts})
+    return found
+
+
+# Scales of weights: a matrix is noise of this scale over the root of its fan-in (queries and keys first, then values),
+# a norm's scale is near it. Attention is sharp enough for queries to differ, residual branches are quiet enough for
+# tokens to differ from place to place, and nothing is so sharp that float32 rounding grows.
+SCALES = (
+    (r"layer3\.([6-9]|\d\d)\.bn3\.weight$", 0.2),
+    (r"bn3\.weight$", 0.5),
+    (r"(conv\d|downsample\.0)\.weight$", 2.0),
+    (r"^encoder.*self_attn\.in_proj_weight$", (1.0, 0.5)),
+    (r"^encoder.*out_proj\.weight$", 0.4),
+    (r"^decoder.*self_attn\.in_proj_weight$", (1.5, 1.0)),
+    (r"^decoder.*cross_attn\.in_proj_weight$", (2.0, 1.5)),
+    (r"linear2\.weight$", 0.5),
+    (r"weight$", 1.0),
+)
+
+
+def scale_of(name, entry):
+    scale = next(scale for pattern, scale in SCALES if re.search(pattern, name))
+    if not isinstance(scale, tuple):
+        return scale
+    return torch.tensor([scale[0], scale[0], scale[1]]).repeat_interleave(len(entry) // 3)[:, None]
+
+
+@torch.no_grad()
+def randomize_(model, generator):
+    """Every entry random, biases, norms and frozen statistics too.
+
+    Convolutions lean to the negative, so that their maps are sparse and differ from place to place at any depth.
+    """
+    for name, entry in model.state_dict().items():
+        noise = torch.randn(entry.shape, generator=generator, dtype=torch.float64)
+        if name.startswith(("queries", "positional")):
+            entry.copy_(noise)
+        elif entry.dim() > 1:
+            fan_in, lean = entry[0].numel(), float(name.startswith("backbone"))
+            entry.copy_(scale_of(name, entry) * (noise / fan_in**0.5 - lean / fan_in))
+        elif name.endswith("weight"):
+            entry.copy_(scale_of(name, entry) * (1 + 0.1 * noise))
+        elif name.endswith("running_var"):
+            entry.copy_(1 + 0.1 * noise.abs())
+        else:
+            entry.copy_(0.1 * noise)
+    return model
+
+
+def draw_scene(generator, *sizes):
+    """Smooth images of these sizes, padded to the largest, and the mask."""
+    height, width = (max(side) for side in zip(*sizes, strict=True))
+    images, mask = torch.zeros(len(sizes), 3, height, width, dtype=torch.float64), torch.ones(len(sizes), height, width)
+    for image, padding, size in zip(images, mask, sizes, strict=True):
+        blobs = torch.randn(1, 3, 7, 7, generator=generator, dtype=torch.float64)
+        image[:, : size[0], : size[1]] = F.interpolate(blobs, size=size, mode="bicubic")[0]
+        padding[: size[0], : size[1]] = 0
+    return images, mask.bool()
+
+
+def draw_truth(generator, counts, classes):
+    """Targets with so many objects an image."""
+    return [
+        {
+            "boxes": 0.05 + 0.45 * torch.rand(count, 4, generator=generator, dtype=torch.float64),
+            "labels": torch.randint(classes, (count,), generator=generator),
+        }
+        for count in counts
+    ]
+
+
+def check_apart(found, expected, bound, when):
+    """Logits and boxes of every layer differ by no more than the bound, an absolute one."""
+    for name, one, other, limit in zip(DetectorOutput._fields, found, expected, bound, strict=True):
+        assert one.shape == other.shape, f"{name} of {tuple(one.shape)} and {tuple(other.shape)} {when}"
+        apart = float((one - other).abs().max())
+        assert apart <= limit, f"{name} differ by {apart:.3g} {when}; {limit:.3g} is allowed"
+
+
+# ---- the model against transformers
+
+
+@pytest.fixture
+def transformers(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return pytest.importorskip("transformers", reason="transformers is not installed")
+
+
+def make_theirs(transformers, config, trunk, **options):
+    """Their model of the same sizes; with `auxiliary_loss=True` theirs would be another network."""
+    theirs = transformers.DetrForObjectDetection(
+        transformers.DetrConfig(
+            backbone=trunk,
+            d_model=config.d_model,
+            num_queries=config.num_queries,
+            num_labels=config.num_classes,
+            encoder_layers=config.enc_layers,
+            decoder_layers=config.dec_layers,
+            encoder_ffn_dim=config.dim_feedforward,
+            decoder_ffn_dim=config.dim_feedforward,
+            position_embedding_type=config.positional,
+            dropout=0.0,
+            auxiliary_loss=False,
+            **options,
+        )
+    )
+    return theirs.double().eval()
+
+
+def look(theirs, images, mask):
+    """What they say after every decoder layer: their norm and heads on the states they tell, the last one normed."""
+    outputs = theirs(images, (~mask).long(), output_hidden_states=True)
+    *earlier, last = outputs.decoder_hidden_states[1:]
+    states = torch.stack([*map(theirs.model.decoder.layernorm, earlier), last])
+    every = DetectorOutput(theirs.class_labels_classifier(states), theirs.bbox_predictor(states).sigmoid())
+    check_close((every.pred_logits, every.pred_boxes), (outputs.logits, outputs.pred_boxes), "in their last layer")
+    return every
+
+
+def make_pair(transformers, ours, trunk, generator, **options):
+    """Our model and theirs with the same random weights."""
+    randomize_(ours.double().eval(), generator)
+    theirs = make_theirs(transformers, ours.config, trunk, **options)
+    theirs.load_state_dict(in_their_names(ours.state_dict()))
+    return ours, theirs
+
+
+@torch.no_grad()
+def check_float64(ours, theirs, scene):
+    """All decoder layers, on a scene in which nothing hides; gives ours."""
+    expected = look(theirs, *scene)
+    assert expected.boxes.std(2).mean() > 0.015, "all queries say one box"
+    assert (expected.boxes[:, 0] - expected.boxes[:, 1]).abs().mean() > 0.015, "all images look the same"
+    found = ours(*scene)
+    check_apart(found, expected, FLOAT64, "in float64")
+    return found
+
+
+@torch.no_grad()
+def check_float32(ours, theirs, scene, exact):
+    """As check_float64, against their float32 and against our float64."""
+    images, mask = scene[0].float(), scene[1]
+    found = ours.float()(images, mask)
+    check_apart(found, exact, FLOAT32, "in float32 from float64")
+    check_apart(found, look(theirs.float(), images, mask), FLOAT32, "in float32")
+
+
+PUBLISHED = [
+    ("detr_r50", "resnet50", 0, {}),
+    ("detr_r50_dc5", "resnet50", 1, {"dilation": True}),
+    pytest.param("detr_r101", "resnet101", 2, {}, marks=pytest.mark.nightly),
+    pytest.param("detr_r101_dc5", "resnet101", 3, {"dilation": True}, marks=pytest.mark.nightly),
+    *(pytest.param("detr_r50", "resnet50", seed, {}, marks=pytest.mark.nightly) for seed in range(4, 9)),
+]
+
+
+@pytest.mark.parametrize(("name", "trunk", "seed", "options"), PUBLISHED)
+def test_a_published_model_equals_transformers(transformers, name, trunk, seed, options):
+    generator = torch.Generator().manual_seed(seed)
+    pair = make_pair(transformers, detrkit.build(name), trunk, generator, **options)
+    scene = draw_scene(generator, (203, 150), (139, 210))
+    check_float32(*pair, scene, exact=check_float64(*pair, scene))
+
+
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(6, 40))])
+def test_a_small_model_equals_transformers(transformers, seed):
+    """Other trunks, sizes, positions; a dilated trunk too."""
+    draw = seeded_draw(seed)
+    generator, heads, dilation = draw_generator(draw), 2 ** draw(0, 3), bool(seed % 2)
+    trunk = "resnet26" if dilation else ("resnet18", "resnet34")[draw(0, 1)]
+    ours = detrkit.build(
+        "detr_r50",
+        backbone=f"timm(model='{trunk}', dilation=True)" if dilation else f"torchvision(model='{trunk}')",
+        positional=("sine", "learned")[draw(0, 1)],
+        d_model=8 * draw(2, 6),
+        num_queries=draw(5, 30),
+        num_classes=draw(1, 20),
+        enc_layers=draw(0, 3),
+        dec_layers=draw(1, 4),
+        dim_feedforward=draw(8, 100),
+        short_side=480,
+        long_side=640,
+        **dict.fromkeys(ATTENTIONS, f"sdpa(heads={heads})"),
+    )
+    options = {"encoder_attention_heads": heads, "decoder_attention_heads": heads, "dilation": dilation}
+    pair = make_pair(transformers, ours, trunk, generator, **options)
+    sizes = [(32 * draw(1, 4) + draw(1, 31), 32 * draw(1, 4) + draw(1, 31)) for _ in range(2)]
+    check_float64(*pair, draw_scene(generator, *sizes))
+
+
+# ---- the published models against the golden files, and against themselves
+
+
+@pytest.mark.parametrize("name", ["detr_r50", "detr_r50_dc5", "detr_r101"])
+@torch.no_grad()
+def test_equals_the_golden_outputs_in_float32(golden, name):
+    content, fill, state, (images, mask) = golden(name)
+    model = detrkit.build(name).eval()
+    model.load_state_dict({our_name(entry): tensor for entry, tensor in state.items()})
+    outputs = dict(zip(("pred_logits", "pred_boxes"), model(images.float(), mask), strict=True))
+    found = fill.compare(content, outputs, verbose=False)
+    assert found["ok"], found
+    samples = [content["outputs"][key] for key in outputs]
+    values = [part.flatten()[known["index"]] for part, known in zip(outputs.values(), samples, strict=True)]
+    exact = [torch.tensor(known["value"], dtype=torch.float64) for known in samples]
+    check_apart(values, exact, FLOAT32, "in float32 from the file")
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, FLOAT64), (torch.float32, FLOAT32)])
+@torch.no_grad()
+def test_dense_attentions_say_the_same_in_the_published_net(dtype, bound):
+    generator = torch.Generator().manual_seed(0)
+    model = randomize_(detrkit.build("detr_r50").eval(), generator).to(dtype)
+    images, mask = draw_scene(generator, (203, 150), (139, 210))
+    expected = {}
+    assert {"matrix", "per_head", "einops", "sdpa", "torch"} <= set(same_function())
+    for name in same_function():
+        other = detrkit.build("detr_r50", backbone="tiny", **dict.fromkeys(ATTENTIONS, name)).to(dtype).eval()
+        for stack in ("encoder", "decoder"):
+            getattr(other, stack).load_state_dict(getattr(model, stack).state_dict())
+        model.encoder, model.decoder = other.encoder, other.decoder
+        expected[name] = model(images.to(dtype), mask)
+    for name, found in expected.items():
+        check_apart(found, expected["torch"], bound, f"with {name} for torch")
+
+
+# ---- the criterion and the matcher against transformers
+
+
+def draw_case(seed):
+    """Outputs of several layers and targets; among them empty images, empty batches, and more objects than queries."""
+    draw = seeded_draw(seed)
+    generator, layers, images = draw_generator(draw), draw(1, 6), draw(1, 4)
+    queries, classes = (100, 91) if seed % 20 == 19 else (draw(1, 30), draw(1, 20))
+    kinds = {0: (0, 0), 1: (queries, queries + 9), 2: (0, 1)}
+    counts = [draw(*kinds.get(seed % 8, (0, 12))) for _ in range(images)]
+    logits = 2 * torch.randn(layers, images, queries, classes + 1, generator=generator, dtype=torch.float64)
+    boxes = 0.02 + 0.9 * torch.rand(layers, images, queries, 4, generator=generator, dtype=torch.float64)
+    return classes, DetectorOutput(logits, boxes), draw_truth(generator, counts, classes)
+
+
+@pytest.fixture
+def judge(transformers):
+    """Their total, terms by name, and pairs of each layer."""
+    library = pytest.importorskip("transformers.loss.loss_for_object_detection")
+
+    def charge_theirs(classes, outputs, targets):
+        dtype, layers = outputs.logits.dtype, len(outputs.logits)
+        config = transformers.DetrConfig(num_labels=classes, decoder_layers=layers, auxiliary_loss=True)
+        targets = [{"class_labels": target["labels"], "boxes": target["boxes"].to(dtype)} for target in targets]
+        with default_dtype(dtype):  # their class weights have it
+            total, terms, _ = library.ForObjectDetectionLoss(
+                outputs.pred_logits, targets, "cpu", outputs.pred_boxes, config, *outputs
+            )
+        matcher = library.HungarianMatcher(config.class_cost, config.bbox_cost, config.giou_cost)
+        pairs = [matcher({"logits": x, "pred_boxes": y}, targets) for x, y in zip(*outputs, strict=True)]
+        return total, {name: term.item() for name, term in terms.items()}, pairs
+
+    return charge_theirs
+
+
+@contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def class_error(logits, pairs, targets):
+    """Percent of the matched queries of the last layer whose best class is wrong, as the official code logs it."""
+    right = [
+        logits[image, queries].argmax(-1) == targets[image]["labels"][objects]
+        for image, (queries, objects) in enumerate(pairs)
+    ]
+    right = torch.cat(right)
+    return 100 - 100 * float(right.double().mean()) if len(right) else 100.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_criterion_and_matcher_equal_transformers(judge, dtype):
+    """Pairs, terms, metrics, total, and the gradient of each layer, on 200 cases."""
+    config = detrkit.config("detr_r50")
+    for seed in range(200):
+        classes, outputs, targets = draw_case(seed)
+        outputs = DetectorOutput(*(part.to(dtype).requires_grad_() for part in outputs))
+        criterion = SetCriterion.from_config(config.replace(num_classes=classes))
+        total, terms, pairs = judge(classes, outputs, targets)
+        losses = criterion(outputs, targets)
+
+        truth = check_targets(targets, classes, like=outputs.boxes)
+        matched = [[(a.rows.tolist(), a.cols.tolist()) for a in layer] for layer in criterion.matching(*outputs, truth)]
+        assert matched == [[(q.tolist(), t.tolist()) for q, t in layer] for layer in pairs], f"matching of case {seed}"
+
+        numbers = {
+            name: value.item() for name, value in {"total": losses.total, **losses.terms, **losses.metrics}.items()
+        }
+        wanted = {"total": total.item(), "class_error": class_error(outputs.pred_logits, pairs[-1], targets), **terms}
+        assert numbers == pytest.approx(wanted, rel=RELATIVE), f"losses of case {seed}"
+
+        ours, theirs = (torch.autograd.grad(loss, outputs) for loss in (losses.total, total))
+        for name, found, expected in zip(DetectorOutput._fields, ours, theirs, strict=True):
+            for layer, pair in enumerate(zip(found, expected, strict=True)):
+                check_close(*pair, f"in the gradient by {name} of layer {layer} of case {seed}", rtol=RELATIVE)
+
+
+def test_gradients_of_the_published_model_equal_transformers(transformers, judge):
+    """From the images through every loss to every parameter, in training without dropout."""
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = make_pair(transformers, detrkit.build("detr_r50", dropout=0.0), "resnet50", generator)
+    scene, targets = draw_scene(generator, (117, 70), (75, 101)), draw_truth(generator, (7, 3), 91)
+    charge(ours.train(), *scene, targets).total.backward()
+    judge(91, look(theirs.train(), *scene), targets)[0].backward()
+
+    trained = {name: parameter.grad for name, parameter in ours.named_parameters() if parameter.requires_grad}
+    found, expected = in_their_names(trained), {name: p.grad for name, p in theirs.named_parameters()}
+    untrained = expected.keys() - found.keys()
+    assert all(re.match(r"model\.backbone\.model\.(conv1|layer1)\.", name) for name in untrained), untrained
+    negligible = 1e-8 * max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in found.items():
+        apart, size = float((gradient - expected[name]).abs().max()), float(expected[name].abs().max())
+        assert apart <= RELATIVE * max(size, negligible), f"{name} differs by {apart:.3g} of {size:.3g}"
