@@ -13,6 +13,7 @@ from typing import NoReturn
 import detrkit
 from detrkit.commands import Commands
 from detrkit.errors import DetrkitError, nearest
+from detrkit.export import FORMATS
 
 
 class Parser(argparse.ArgumentParser):
@@ -111,6 +112,13 @@ def make_parser() -> Parser:
     predict.add_argument("--threshold", type=float, default=0.5, help="least score, 0 to 1 (default 0.5)")
     predict.add_argument("--limit", type=at_least(1), metavar="N", help="at most this many images")
     predict.add_argument("--json", action="store_true", help="print JSON")
+
+    export = command("export", "Write a run for other programs, checked against the run itself.")
+    export.add_argument("run", help="folder of a run, or a checkpoint")
+    about = "; ".join(f"{name}: {format.about}" for name, format in FORMATS.items())
+    export.add_argument("--format", choices=FORMATS, default="onnx", help=f"{about} (default onnx)")
+    export.add_argument("--out", metavar="FILE", help="what to write; by default beside the checkpoint")
+    export.add_argument("--json", action="store_true", help="print JSON")
 
     check = command("check", "Run the laws of its role on a component.")
     check.add_argument("what", choices=["component"], help="what to check")

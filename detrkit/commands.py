@@ -116,6 +116,29 @@ class Commands:
         sys.stderr.write(f"pictures: {out}\n")
 
     @staticmethod
+    def export(options: argparse.Namespace) -> None:
+        """The file, what goes in and comes out, and how far it is from the run."""
+        from dataclasses import asdict
+
+        from detrkit.export import FORMATS, export
+
+        run = Path(options.run)
+        beside = run / "model" if run.is_dir() else run.with_suffix("")
+        out = Path(options.out or f"{beside}{FORMATS[options.format].suffix}")
+        model = detrkit.load(run)
+        if out.exists() and out.samefile(run):
+            raise DetrkitError("that is the run itself", field="--out", value=str(out), hint="choose another --out")
+        written = export(model, out, options.format, say=lambda line: sys.stderr.write(f"{line}\n"))
+        if options.json:
+            show_json(asdict(written))
+            return
+        print(written.path)
+        for name, text in {**written.inputs, **written.outputs}.items():
+            print(f"  {name:<12} {text}")
+        for name, amount in written.differences.items():
+            print(f"{name} differ by {amount:.2g} at most in {written.comparisons} comparisons")
+
+    @staticmethod
     def check(options: argparse.Namespace) -> int:
         """Laws kept and broken; 1 when one is broken."""
         from dataclasses import asdict

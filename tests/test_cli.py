@@ -140,6 +140,8 @@ MISTAKES = [
     ("check component matchers/numpy --examples 0", "got 0; expected at least 1"),
     ("check component matchers/numpy --seed -1", "got -1; expected at least 0"),
     ("predict run --threshold high", "invalid float value: 'high'"),
+    ("export missing", "missing: no such run or checkpoint"),
+    ("export run --format onyx", "invalid choice: 'onyx'"),
     ("check component matchers/nump", "did you mean 'numpy'"),
     ("check component matchr/numpy", "expected MODULE:CLASS, or ROLE/NAME"),
     ("check component no_such_module:Class", "no_such_module: module does not import"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import detrkit
 from detrkit.attention import Attention, AttentionOutput
-from detrkit.checkpoints.official import our_name
+from detrkit.checkpoints.layouts.official import LAYOUT
 from detrkit.errors import ConfigError, DetrkitError, ShapeError
 from detrkit.labels import LabelSpace
 from detrkit.registry import REGISTRY
@@ -42,7 +42,7 @@ def published(golden):
         content, fill, state, inputs = golden(name)
         model = detrkit.build(name).double().eval()
         assert sum(p.numel() for p in model.parameters()) == content["n_parameters"]
-        model.load_state_dict({our_name(name): entry for name, entry in state.items()})
+        model.load_state_dict({LAYOUT.spellings[""].ours(name): entry for name, entry in state.items()})
         return model, content, fill, inputs
 
     return make

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import detrkit
-from detrkit.checkpoints.official import our_name
+from detrkit.checkpoints.layouts.official import LAYOUT
 from detrkit.criterion import SetCriterion
 from detrkit.model import DetectorOutput
 from detrkit.targets import check_targets
@@ -248,7 +248,7 @@ def test_a_small_model_equals_transformers(transformers, seed):
 def test_equals_the_golden_outputs_in_float32(golden, name):
     content, fill, state, (images, mask) = golden(name)
     model = detrkit.build(name).eval()
-    model.load_state_dict({our_name(entry): tensor for entry, tensor in state.items()})
+    model.load_state_dict({LAYOUT.spellings[""].ours(entry): tensor for entry, tensor in state.items()})
     outputs = dict(zip(("pred_logits", "pred_boxes"), model(images.float(), mask), strict=True))
     found = fill.compare(content, outputs, verbose=False)
     assert found["ok"], found

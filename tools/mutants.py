@@ -108,7 +108,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("padding counted in group norms", "padding.py", "group_norm(norm, inputs[0], seen)", "normalized",
      "test_padding.py::test_an_image_alone_is_what_it_is_in_a_batch[tiny(width=8)]"),
     ("positions given at the input and again", "model.py", "with_position(tokens, positions), None",
-     "with_position(tokens, positions), positions", "test_layouts.py"),
+     "with_position(tokens, positions), positions", "test_official.py::test_demo_weights_in_the_same_answers_out"),
     ("resize swaps width and height", "preprocessing.py", "resize((width, height)", "resize((height, width)",
      "test_preprocessing.py::test_resizing_by_hand"),
     ("flip without boxes", "training/data.py", "boxes[:, 0] = 1 - boxes[:, 0]", "pass",

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from detrkit.checkpoints.official import is_torch_file, load_official
+from detrkit.checkpoints.foreign import CONFIG, WEIGHTS, is_torch_file, is_transformers_folder, read_folder, read_torch
+from detrkit.checkpoints.layouts import load_foreign, with_dilation
+from detrkit.checkpoints.report import Entry, LoadReport
 from detrkit.checkpoints.storage import read, write
 from detrkit.config import DetectorConfig
 from detrkit.errors import CheckpointError
@@ -30,7 +32,7 @@ def save_detector(model: Detector, path: str | Path) -> None:
 
 
 def find(path: str | Path) -> Path:
-    """The checkpoint meant by a path: the file itself, or the best (else the last) of a run's folder.
+    """The checkpoint meant by a path: a file, the best (else the last) of a run's folder, a folder of transformers.
 
     Raises:
         CheckpointError: nothing is there, or the folder holds no checkpoint.
@@ -39,11 +41,15 @@ def find(path: str | Path) -> Path:
     if not path.exists():
         raise CheckpointError("no such run or checkpoint", path=path)
     if path.is_file():
-        return path
+        return path.parent if path.name in WEIGHTS and (path.parent / CONFIG).is_file() else path
     for name in CANDIDATES:
         if (path / name).exists():
             return path / name
-    raise CheckpointError("the folder holds no checkpoint", path=path, expected=" or ".join(CANDIDATES))
+    if is_transformers_folder(path):
+        return path
+    raise CheckpointError(
+        "the folder holds no checkpoint", path=path, expected=f"{' or '.join(CANDIDATES)}, or a model of transformers"
+    )
 
 
 def load(path: str | Path, *, dilation: bool | None = None) -> Detector:
@@ -51,18 +57,34 @@ def load(path: str | Path, *, dilation: bool | None = None) -> Detector:
 
     - a run's folder (its best checkpoint, else its last) or one checkpoint of detrkit, which holds all weights: the
       trunk's own ``weights=`` file is not needed;
-    - an official DETR checkpoint (``.pth``), see `detrkit.checkpoints.official`.
+    - a folder that `Detector.save_pretrained` wrote;
+    - an official DETR checkpoint (``.pth``), or one of the paper's demo;
+    - a folder of transformers with ``config.json`` and ``model.safetensors``. See `detrkit.checkpoints.layouts`.
+
+    What became of each tensor is in the detector's attribute ``loaded``.
 
     Args:
         path: folder or file.
-        dilation: for official checkpoints, whether the trunk is a DC5 one; None: as the file's own arguments say.
+        dilation: for ``.pth`` files, whether the trunk is a DC5 one; None: as the file's own arguments say.
 
     Raises:
         CheckpointError: missing, damaged, foreign, or not fitting its own configuration.
     """
     file = find(path)
     if is_torch_file(file):
-        return load_official(file, dilation=dilation)
+        return load_foreign(with_dilation(read_torch(file), dilation))
+    if dilation is not None:
+        raise CheckpointError(
+            "says itself whether its trunk is dilated", path=file, field="dilation", value=dilation, hint="leave it out"
+        )
+    if file.is_file():
+        return _load_own(file)
+    from detrkit.checkpoints.pretrained import is_pretrained, load_pretrained
+
+    return load_pretrained(file) if is_pretrained(file) else load_foreign(read_folder(file))
+
+
+def _load_own(file: Path) -> Detector:
     tensors, note = read(file)
     if note.get("kind") not in ("detector", "training"):
         raise CheckpointError("holds no detector", path=file, field="kind", value=note.get("kind"))
@@ -81,6 +103,7 @@ def rebuild(note: dict[str, Any], weights: dict[str, Tensor], path: Path) -> Det
     model = build(config.replace(backbone=without_weights(config.backbone)), label_space=label_space)
     fill(model, weights, path)
     model.config = config
+    model.loaded = LoadReport(str(path), "detrkit", tuple(Entry("loaded", name, name) for name in weights))
     return model.eval()
 
 

@@ -20,17 +20,20 @@ from detrkit.errors import CheckpointError, WriteError
 FORMAT = "detrkit-1"
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
+def write(path: str | Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> str:
     """Write tensors and a note, so that the file at ``path`` is at every moment either the old one or the new one.
+
+    Returns:
+        The hash of the contents, see `stated_hash`.
 
     Raises:
         WriteError: the disk is full or the folder cannot be written; the old file is intact, nothing is left over.
     """
     path = Path(path)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(note)
-    header = {"format": FORMAT, "note": text, "sha256": _digest(plain, text)}
-    _replace(path, save(_unshared(plain), header))
+    plain, text = _plain(tensors), json.dumps(note)
+    digest = _digest(plain, text)
+    replace_bytes(path, save(plain, {"format": FORMAT, "note": text, "sha256": digest}))
+    return digest
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -66,6 +69,12 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(header["note"])
 
 
+def stated_hash(path: Path) -> str | None:
+    """The hash that a file states of its contents; `read` holds the contents against it."""
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get("sha256")
+
+
 def _digest(tensors: Mapping[str, Tensor], note: str) -> str:
     digest = hashlib.sha256(note.encode())
     for name in sorted(tensors):
@@ -75,11 +84,17 @@ def _digest(tensors: Mapping[str, Tensor], note: str) -> str:
     return digest.hexdigest()
 
 
-def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that share memory are written each by itself, as safetensors asks."""
+def serialized(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> bytes:
+    """Content of a safetensors file."""
+    return save(_plain(tensors), dict(header))
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors on the CPU; those that share memory stand each by itself, as safetensors asks."""
     seen: set[int] = set()
     out = {}
-    for name, tensor in tensors.items():
+    for name, given in tensors.items():
+        tensor = given.detach().cpu().contiguous()
         address = tensor.untyped_storage().data_ptr()
         out[name] = tensor.clone() if address in seen else tensor
         seen.add(address)
@@ -88,10 +103,15 @@ def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def replace_text(path: str | Path, text: str) -> None:
     """Write a text file the same atomic way."""
-    _replace(Path(path), text.encode())
+    replace_bytes(Path(path), text.encode())
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Write a file the same atomic way.
+
+    Raises:
+        WriteError: the disk is full or the folder cannot be written; the old file is intact, nothing is left over.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

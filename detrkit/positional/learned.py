@@ -8,7 +8,6 @@ from typing import final
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from detrkit.errors import ConfigError, ShapeError
 from detrkit.fields import Positive
@@ -52,9 +51,9 @@ class LearnedPositional(Positional):
         return grid.permute(2, 0, 1).expand(batch, -1, -1, -1)
 
     def _codes(self, table: nn.Embedding, cells: int, side: str) -> Tensor:
-        if cells <= self.size:
-            return table.weight[:cells]
-        if not self.interpolate:
+        if self.interpolate:
+            return self._stretched(table.weight, cells)
+        if cells > self.size:
             raise ShapeError(
                 f"feature map is larger than the learned table along its {side}",
                 field="positional=learned",
@@ -62,4 +61,12 @@ class LearnedPositional(Positional):
                 expected=f"at most {self.size} cells",
                 hint=(f"use learned(size={cells}) or learned(interpolate=True), or smaller images"),
             )
-        return F.interpolate(table.weight.T[None], size=cells, mode="linear", align_corners=True)[0].T
+        return table.weight[:cells]
+
+    def _stretched(self, table: Tensor, cells: int) -> Tensor:
+        """[size, D/2] -> [cells, D/2]; no branch on the number of cells, so that one exported program takes any."""
+        cell = torch.arange(cells, device=table.device, dtype=torch.promote_types(table.dtype, torch.float32))
+        row = cell * ((self.size - 1) / cell[-1:].clamp(min=1)).clamp(max=1)
+        before = row.floor().long()
+        after = (before + 1).clamp(max=self.size - 1)
+        return torch.lerp(table[before], table[after], (row - before)[:, None].to(table.dtype))
