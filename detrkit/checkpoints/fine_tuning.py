@@ -93,8 +93,9 @@ class _Transfer:
             return Entry("loaded", name, name)
         if name.startswith(QUERIES) and own.shape[1:] == given.shape[1:]:
             own.copy_(given[torch.arange(len(own)) % len(given)])
-            how = f"first {len(own)} of {len(given)}" if len(own) < len(given) else f"{len(given)} repeated in turn"
-            return Entry("sliced", name, name, f"{how} queries")
+            fewer = len(own) < len(given)
+            note = f"first {len(own)} of {len(given)} queries" if fewer else f"{len(given)} queries, repeated in turn"
+            return Entry("sliced", name, name, note)
         return Entry("re-initialised", name, note=f"{tuple(given.shape)} in the source, here {tuple(own.shape)}")
 
     def _fit_classes(self, name: str, own: Tensor, given: Tensor) -> Entry:

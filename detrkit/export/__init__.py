@@ -52,7 +52,10 @@ FORMATS = {
 
 
 class Difference(NamedTuple):
-    """How far what was written is from the detector: in what, where, and by how much at most."""
+    """How far what was written is from the detector: in what, where, and by how much at most.
+
+    Outputs of programs in units of their largest number where that is above 1; weights as they are.
+    """
 
     what: str
     where: str
