@@ -171,3 +171,31 @@ def test_damaged_folders_are_refused_in_one_line(tmp_path, damage):
             read(tmp_path)
         assert "\n" not in str(caught.value)
         assert str(tmp_path) in str(caught.value)
+
+
+# --- loading with another configuration -------------------------------------------------------------------------------
+
+
+def test_loaded_with_changes_on_which_no_tensor_depends(tmp_path):
+    model = small().eval()
+    model.save_pretrained(tmp_path)
+    changed = detrkit.load(tmp_path, padding_exact=True, encoder_attention="per_head", selection="topk(k=3)")
+    assert changed.config == model.config.replace(
+        padding_exact=True, encoder_attention="per_head", selection="topk(k=3)"
+    )
+    assert changed.exact_padding is not None
+    assert not changed.training
+    images = torch.randn(1, 3, 40, 50)
+    with torch.no_grad():
+        assert torch.allclose(changed(images).logits, model(images).logits, atol=1e-5)
+    assert len(changed.predict([Image.new("RGB", (50, 40))], threshold=0.0)[0]) == 3
+    assert changed.loaded.counts == {"loaded": len(model.state_dict())}
+
+
+@pytest.mark.parametrize("changes", [{"num_queries": 3}, {"dec_layers": 1}, {"backbone": "tiny(width=16)"}])
+def test_changes_that_cut_weights_are_refused(tmp_path, changes):
+    small().save_pretrained(tmp_path)
+    (name,) = changes
+    with pytest.raises(CheckpointError, match=f"do not fit with these changes.*{name}") as caught:
+        detrkit.load(tmp_path, **changes)
+    assert "\n" not in str(caught.value)

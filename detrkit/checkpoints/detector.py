@@ -52,7 +52,7 @@ def find(path: str | Path) -> Path:
     )
 
 
-def load(path: str | Path, *, dilation: bool | None = None) -> Detector:
+def load(path: str | Path, *, dilation: bool | None = None, **changes: Any) -> Detector:
     """A detector in evaluation mode, its origin told by the file itself.
 
     - a run's folder (its best checkpoint, else its last) or one checkpoint of detrkit, which holds all weights: the
@@ -66,10 +66,18 @@ def load(path: str | Path, *, dilation: bool | None = None) -> Detector:
     Args:
         path: folder or file.
         dilation: for ``.pth`` files, whether the trunk is a DC5 one; None: as the file's own arguments say.
+        changes: fields of the configuration to change, on which no tensor depends: ``padding_exact=True``,
+            ``encoder_attention="per_head"``, ``selection="topk"``.
 
     Raises:
-        CheckpointError: missing, damaged, foreign, or not fitting its own configuration.
+        CheckpointError: missing, damaged, foreign, or not fitting its own configuration, or not with these changes.
+        ConfigError: changes that are wrong.
     """
+    model = _load(path, dilation)
+    return _changed(model, changes) if changes else model
+
+
+def _load(path: str | Path, dilation: bool | None) -> Detector:
     file = find(path)
     if is_torch_file(file):
         return load_foreign(with_dilation(read_torch(file), dilation))
@@ -82,6 +90,24 @@ def load(path: str | Path, *, dilation: bool | None = None) -> Detector:
     from detrkit.checkpoints.pretrained import is_pretrained, load_pretrained
 
     return load_pretrained(file) if is_pretrained(file) else load_foreign(read_folder(file))
+
+
+def _changed(model: Detector, changes: dict[str, Any]) -> Detector:
+    """The same weights under another configuration."""
+    from detrkit.model import build
+
+    config = model.config.replace(**changes)
+    start = config.replace(backbone=without_weights(config.backbone))
+    changed = build(start, label_space=model.label_space, init_from=model)
+    if changed.loaded and (partial := changed.loaded.partial):
+        raise CheckpointError(
+            "its weights do not fit with these changes",
+            path=model.loaded.source if model.loaded else None,
+            value=f"({', '.join(f'{name}={value}' for name, value in changes.items())})",
+            hint=f"{partial[0].name or partial[0].source} would be {partial[0].action}; use build(..., init_from=...)",
+        )
+    changed.config, changed.loaded = config, model.loaded
+    return changed.eval()
 
 
 def _load_own(file: Path) -> Detector:
