@@ -75,3 +75,9 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """part / whole, and 0 with a zero gradient where the whole is smaller than rounding can tell from nothing."""
     something = whole > torch.finfo(whole.dtype).eps ** 2
     return torch.where(something, part / torch.where(something, whole, 1), 0)
+
+
+def inverse_sigmoid(x: Float[Tensor, "*B"], eps: float = 1e-5) -> Float[Tensor, "*B"]:
+    """Logit of numbers in [0, 1], those nearer to 0 or 1 than eps taken as that near (as all official codes)."""
+    x = x.clamp(0, 1)
+    return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()

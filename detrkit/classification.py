@@ -61,3 +61,17 @@ class SoftmaxClassification:
     def says_object(self, logits: Float[Tensor, "*B Q C"]) -> Tensor:
         """bool [*B, Q]: whether a query prefers some class to no-object."""
         return logits.argmax(-1) != self.num_classes
+
+
+class FocalClassification(SoftmaxClassification):
+    """placeholder"""
+
+    @property
+    def num_logits(self) -> int:
+        return self.num_classes
+
+    def scores(self, logits):
+        return logits.sigmoid()
+
+
+CLASSIFICATIONS = {"softmax": SoftmaxClassification, "focal": FocalClassification}

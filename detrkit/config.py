@@ -12,14 +12,14 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_type_hints
 
 from detrkit import fields
 from detrkit.errors import ConfigError, DetrkitError, nearest
 from detrkit.fields import NonNegative, Positive, Probability, Rate, Role, Weight
 from detrkit.registry import REGISTRY, Spec
 
-AttentionSpec = Annotated[str, Role("attention")]
+AttentionSpec = Annotated[str, Role("attention", "reading")]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class _Config:
         """Plain values by field name; the inverse of ``type(self)(**values)``."""
         return dataclasses.asdict(self)
 
+    told_later: ClassVar[frozenset[str]] = frozenset()
+    """Dimensions that its components are told when they are made, by other components."""
+
     def dimensions(self) -> dict[str, Any]:
         """What this configuration tells its components."""
         return {}
@@ -57,9 +60,10 @@ class _Config:
         values, annotations = self.to_dict(), self.annotations()
         found = list(fields.problems(values, annotations, type(self).__name__))
         for name, annotation in annotations.items():
-            role = _role_of(annotation)
-            if role and isinstance(values[name], str):
-                found += REGISTRY.problems(role, values[name], self.dimensions(), name)
+            roles = roles_of(annotation)
+            if roles and isinstance(values[name], str):
+                role = REGISTRY.first_with(roles, values[name])
+                found += REGISTRY.problems(role, values[name], self.dimensions(), name, self.told_later)
         return found + list(self._own_problems())
 
     def _own_problems(self) -> Iterator[str]:
@@ -91,8 +95,10 @@ class DetectorConfig(_Config):
     """
 
     backbone: Annotated[str, Role("backbones")] = "torchvision(model='resnet50', trainable_levels=3)"
+    neck: Annotated[str, Role("necks")] = "single"
     positional: Annotated[str, Role("positional")] | None = "sine"
     queries: Annotated[str, Role("queries")] = "positions"
+    placement: Annotated[str, Role("placement")] = "fixed"
     encoder_attention: AttentionSpec = "sdpa"
     decoder_self_attention: AttentionSpec | None = "sdpa"
     decoder_cross_attention: AttentionSpec = "sdpa"
@@ -106,12 +112,18 @@ class DetectorConfig(_Config):
     dec_layers: Positive = 6
     dim_feedforward: Positive = 2048
     dropout: Probability = 0.1
-    activation: Literal["relu", "gelu", "silu"] = "relu"
+    activation: Literal["relu", "gelu", "silu", "prelu"] = "relu"
     pre_norm: bool = False
     encoder_norm: bool = False
+    decoder_norm: bool = True
+    scale_positions: bool = False
     position_at: Literal["attention", "input"] = "attention"
     feature_scale: Rate = 1.0
+    classification: Literal["softmax", "focal"] = "softmax"
+    share_heads: bool = True
     bbox_layers: Positive = 3
+    refinement: Literal["none", "iterative", "look_twice"] = "none"
+    reference_eps: Rate = 1e-5
     aux_loss: bool = True
 
     set_cost_class: Weight = 1.0
@@ -126,10 +138,12 @@ class DetectorConfig(_Config):
     long_side: Positive = 1333
     padding_exact: bool = False
 
+    told_later: ClassVar[frozenset[str]] = frozenset({"in_channels", "strides", "num_levels"})
+
     def dimensions(self) -> dict[str, Any]:
         """Numbers that the parts of the model may ask for."""
         names = ("d_model", "dropout", "num_queries", "num_classes")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "layer": 0}
 
     def _own_problems(self) -> Iterator[str]:
         if self.set_cost_class == self.set_cost_bbox == self.set_cost_giou == 0:
@@ -242,13 +256,13 @@ def difference(a: _Config, b: _Config) -> dict[str, tuple[Any, Any]]:
 
 
 def _meaning(value: Any, name: str, owner: _Config) -> Any:
-    return Spec.parse(value) if _role_of(owner.annotations()[name]) and isinstance(value, str) else value
+    return Spec.parse(value) if roles_of(owner.annotations()[name]) and isinstance(value, str) else value
 
 
-def _role_of(annotation: Any) -> str | None:
-    """The role of a spec field, also of an optional one."""
+def roles_of(annotation: Any) -> tuple[str, ...]:
+    """The roles of a spec field, also of an optional one; none of another field."""
     for choice in (annotation, *get_args(annotation)):
         for item in fields.base_and_metadata(choice)[1]:
             if isinstance(item, Role):
-                return item.name
-    return None
+                return (item.name, item.other) if item.other else (item.name,)
+    return ()

@@ -40,9 +40,15 @@ class Range:
 
 @dataclass(frozen=True)
 class Role:
-    """Marks a config field whose value is a spec string of this role, for example ``"matrix(heads=4)"``."""
+    """Marks a config field whose value is a spec string of this role, for example ``"matrix(heads=4)"``.
+
+    Attributes:
+        name: the role.
+        other: another role whose names may stand there too.
+    """
 
     name: str
+    other: str | None = None
 
 
 Positive = Annotated[int, Range(min=1)]

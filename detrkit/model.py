@@ -9,10 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detrkit.backbones import Backbone
-from detrkit.classification import SoftmaxClassification
+from detrkit.classification import CLASSIFICATIONS
 from detrkit.config import DetectorConfig
 from detrkit.errors import ConfigError, ShapeError
+from detrkit.heads import boxes_from, head_of, heads, told
 from detrkit.labels import LabelSpace
+from detrkit.necks import Neck
 from detrkit.padding import ExactPadding, every_nth
 from detrkit.positional import Positional
 from detrkit.presets import config as preset_config
@@ -24,6 +26,7 @@ from detrkit.transformer import (
     DecoderLayer,
     Encoder,
     EncoderLayer,
+    MLP,
     FeedForward,
     Memory,
     Residual,
@@ -32,7 +35,7 @@ from detrkit.transformer import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from detrkit.checkpoints.report import LoadReport
@@ -75,21 +78,6 @@ class DetectorOutput(NamedTuple):
         return [LayerOutput(*pair) for pair in zip(self.logits[:-1], self.boxes[:-1], strict=True)]
 
 
-class BoxHead(nn.Module):
-    """Linear layers, three by default, that turn a query's state into box logits (DETR, section 3.2)."""
-
-    def __init__(self, d_model: int, depth: int = 3) -> None:
-        super().__init__()
-        widths = (*[d_model] * (depth - 1), 4)
-        self.layers = nn.ModuleList(nn.Linear(d_model, width) for width in widths)
-
-    def forward(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B 4"]:
-        """[..., D] -> [..., 4], before the sigmoid."""
-        for layer in self.layers[:-1]:
-            states = layer(states).relu()
-        return self.layers[-1](states)
-
-
 class Detector(nn.Module):
     """A detector of the DETR family: trunk, tokens, encoder, queries, decoder, heads (DETR, figure 2).
 
@@ -109,6 +97,7 @@ class Detector(nn.Module):
         label_space: LabelSpace,
         *,
         backbone: Backbone,
+        neck: Neck,
         positional: Positional | None,
         encoder: Encoder,
         queries: ObjectQueries,
@@ -118,14 +107,15 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.label_space = config, label_space
-        self.classification = SoftmaxClassification(config.num_classes, config.eos_coef)
+        self.classification = CLASSIFICATIONS[config.classification](config.num_classes, config.eos_coef)
         self.backbone, self.positional = backbone, positional
-        self.input_proj = nn.Conv2d(backbone.channels[-1], config.d_model, kernel_size=1)
+        self.neck = neck
         self.encoder, self.queries, self.decoder = encoder, queries, decoder
         self.selection = selection
         self.exact_padding = exact_padding
-        self.class_embed = nn.Linear(config.d_model, self.classification.num_logits)
-        self.bbox_embed = BoxHead(config.d_model, config.bbox_layers)
+        layers = None if config.share_heads else config.dec_layers
+        self.class_embed = heads(lambda: nn.Linear(config.d_model, self.classification.num_logits), layers)
+        self.bbox_embed = heads(lambda: box_head(config), layers)
 
     def forward(self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None = None) -> DetectorOutput:
         """Detect.
@@ -139,34 +129,57 @@ class Detector(nn.Module):
         """
         check_images(images, mask)
         memory = self.encoder(self.tokenize(images, mask))
-        states = self.decoder(self.queries(memory), memory, every_layer=self.config.aux_loss)
-        return DetectorOutput(self.class_embed(states), self.bbox_embed(states).sigmoid())
+        queries = self.queries(memory)
+        decoded = self.decoder(queries, memory, self.refine if self.config.refinement != "none" else None)
+        logits, offsets = (told(head, decoded.states) for head in (self.class_embed, self.bbox_embed))
+        told_from = zip(offsets, decoded.references, strict=True)
+        boxes = torch.stack([boxes_from(o, r, self.config.reference_eps) for o, r in told_from])
+        first = 0 if self.config.aux_loss else -1
+        return DetectorOutput(logits[first:], boxes[first:])
+
+    def refine(
+        self, layer: int, states: Float[Tensor, "B Q D"], references: Float[Tensor, "B Q P"]
+    ) -> Float[Tensor, "B Q 4"]:
+        """Where references, points or boxes, move after a decoder layer: to its boxes."""
+        return boxes_from(head_of(self.bbox_embed, layer)(states), references, self.config.reference_eps)
 
     def tokenize(self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None) -> Memory:
         """Images -> tokens with positions, before the encoder."""
-        features, padding = self.see(images, mask)
-        height, width = features.shape[-2:]
-        positions = None
-        if self.positional is not None:
-            nowhere = images.new_zeros((images.shape[0], height, width), dtype=torch.bool)
-            positions = self.positional(nowhere if padding is None else padding).flatten(2).transpose(1, 2)
-        tokens = self.config.feature_scale * self.input_proj(features).flatten(2).transpose(1, 2)
+        levels = self.neck(self.see(images, mask))
+        shapes = tuple((level.shape[-2], level.shape[-1]) for level in levels)
+        paddings = [self.padding_at(mask, *where) for where in zip(self.neck.strides, *zip(*shapes))] if mask is not None else None
+        positions = self.positions_of(images, shapes, paddings)
+        tokens = self.config.feature_scale * torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)
         if self.config.position_at == "input":
             tokens, positions = with_position(tokens, positions), None
-        return Memory(tokens, positions, None if padding is None else padding.flatten(1), ((height, width),))
+        if paddings is None:
+            return Memory(tokens, positions, None, shapes)
+        padding = torch.cat([padding.flatten(1) for padding in paddings], dim=1)
+        return Memory(tokens, positions, padding, shapes, torch.stack([valid_share(p, tokens) for p in paddings], dim=1))
 
-    def see(
-        self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None
-    ) -> tuple[Float[Tensor, "B C h w"], Bool[Tensor, "B h w"] | None]:
-        """The coarsest feature map and which of its cells are padding."""
-        if mask is None:
-            return self.backbone(images)[-1], None
-        if self.exact_padding is None:
-            features = self.backbone(images)[-1]
-            return features, mask_at(mask, *features.shape[-2:])
+    def positions_of(self, images: Tensor, shapes: Sequence[tuple[int, int]], paddings: Sequence[Tensor] | None) -> Tensor | None:
+        """Codes of all cells [B, N, D], those of a level told apart by the neck."""
+        if self.positional is None:
+            return None
+        codes = []
+        for level, (height, width) in enumerate(shapes):
+            nowhere = images.new_zeros((images.shape[0], height, width), dtype=torch.bool)
+            code = self.positional(nowhere if paddings is None else paddings[level]).flatten(2).transpose(1, 2)
+            codes.append(code if self.neck.level_embed is None else code + self.neck.level_embed[level])
+        return torch.cat(codes, dim=1)
+
+    def see(self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None) -> list[Tensor]:
+        """The backbone's maps."""
+        if mask is None or self.exact_padding is None:
+            return self.backbone(images)
         with self.exact_padding.hiding(mask):
-            features = self.backbone(images)[-1]
-        return features, every_nth(mask, self.backbone.strides[-1], *features.shape[-2:])
+            return self.backbone(images)
+
+    def padding_at(self, mask: Bool[Tensor, "B H W"], stride: int, height: int, width: int) -> Bool[Tensor, "B h w"]:
+        """Which cells of a level are padding."""
+        if self.exact_padding is None:
+            return mask_at(mask, height, width)
+        return every_nth(mask, stride, height, width)
 
     def predict(
         self,
@@ -216,6 +229,17 @@ class Detector(nn.Module):
         from detrkit.checkpoints import load_pretrained
 
         return load_pretrained(folder)
+
+
+def box_head(config: DetectorConfig) -> MLP:
+    """A fresh head for boxes (DETR, section 3.2)."""
+    return MLP(*[config.d_model] * config.bbox_layers, 4)
+
+
+def valid_share(padding: Bool[Tensor, "B h w"], like: Tensor) -> Float[Tensor, "B 2"]:
+    """Which share of width and height is no padding (Deformable DETR, as its official code)."""
+    seen = (~padding).to(like.dtype)
+    return torch.stack([seen[:, 0].mean(-1), seen[:, :, 0].mean(-1)], dim=-1)
 
 
 def mask_at(mask: Bool[Tensor, "B H W"], height: int, width: int) -> Bool[Tensor, "B h w"]:
@@ -308,7 +332,8 @@ def build(
 def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:
     backbone = REGISTRY.make("backbones", config.backbone)
     parts = _Parts(config, backbone)
-    positional = parts.make("positional", config.positional)
+    neck, positional = parts.make("necks", config.neck), parts.make("positional", config.positional)
+    parts.dimensions["num_levels"] = len(neck.strides)
     if problem := _too_small_a_table(config, positional, backbone):
         raise ConfigError([problem])
     exact_padding = ExactPadding(backbone) if config.padding_exact else None
@@ -318,6 +343,7 @@ def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:
         config,
         label_space,
         backbone=backbone,
+        neck=neck,
         positional=positional,
         encoder=parts.encoder(),
         queries=parts.make("queries", config.queries),
@@ -336,12 +362,15 @@ class _Parts:
             **config.dimensions(),
             "in_channels": backbone.channels,
             "strides": backbone.strides,
-            "num_levels": len(backbone.channels),
         }
 
-    def make(self, role: str, spec: str | None) -> Any:
+    def make(self, role: str, spec: str | None, layer: int = 0) -> Any:
         """A component, or None where the configuration leaves the part out."""
-        return None if spec is None else REGISTRY.make(role, spec, **self.dimensions)
+        return None if spec is None else REGISTRY.make(role, spec, **{**self.dimensions, "layer": layer})
+
+    def attention(self, spec: str | None, layer: int) -> Any:
+        """A dense attention or another reading, for a layer."""
+        return None if spec is None else self.make(REGISTRY.first_with(("attention", "reading"), spec), spec, layer)
 
     def residual(self) -> Residual:
         return Residual(self.config.d_model, self.config.dropout, self.config.pre_norm)
@@ -353,11 +382,12 @@ class _Parts:
     def encoder(self) -> Encoder:
         config = self.config
         layers = [
-            EncoderLayer(self.make("attention", config.encoder_attention), self.ffn(), self.residual)
-            for _ in range(config.enc_layers)
+            EncoderLayer(self.attention(config.encoder_attention, layer), self.ffn(), self.residual)
+            for layer in range(config.enc_layers)
         ]
         ends_in_norm = layers and (config.pre_norm or config.encoder_norm)
-        stack = Encoder(layers, nn.LayerNorm(config.d_model) if ends_in_norm else None)
+        scale = MLP(config.d_model, config.d_model, config.d_model) if config.scale_positions else None
+        stack = Encoder(layers, nn.LayerNorm(config.d_model) if ends_in_norm else None, scale)
         initialize(stack)
         return stack
 
@@ -365,14 +395,16 @@ class _Parts:
         config = self.config
         layers = [
             DecoderLayer(
-                self.make("attention", config.decoder_self_attention),
-                self.make("attention", config.decoder_cross_attention),
+                self.attention(config.decoder_self_attention, layer),
+                self.attention(config.decoder_cross_attention, layer),
                 self.ffn(),
                 self.residual,
             )
-            for _ in range(config.dec_layers)
+            for layer in range(config.dec_layers)
         ]
-        stack = Decoder(layers, nn.LayerNorm(config.d_model))
+        norm = nn.LayerNorm(config.d_model) if config.decoder_norm else None
+        placement = self.make("placement", config.placement)
+        stack = Decoder(layers, norm, placement, look_twice=config.refinement == "look_twice")
         initialize(stack)
         return stack
 

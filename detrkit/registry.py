@@ -10,7 +10,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -27,8 +27,12 @@ ROLES: dict[str, str] = {
     "backbones": "Backbone",
     "datasets": "Dataset",
     "matchers": "Matcher",
+    "necks": "Neck",
+    "placement": "Placement",
     "positional": "Positional",
     "queries": "ObjectQueries",
+    "reading": "Reading",
+    "samplers": "Sampler",
     "selection": "Selection",
 }
 
@@ -39,6 +43,7 @@ DIMENSIONS: dict[str, str] = {
     "d_model": "width of the tokens",
     "dropout": "dropout probability of the transformer",
     "in_channels": "channels of each backbone level",
+    "layer": "number of the layer that a part stands in, from 0",
     "num_classes": "number of classes, background not counted",
     "num_levels": "number of feature levels",
     "num_queries": "number of object queries",
@@ -200,6 +205,14 @@ class Registry:
         self._check_role(role)
         return getattr(importlib.import_module(f"detrkit.{role}"), ROLES[role])
 
+    def first_with(self, roles: Sequence[str], spec: str | Spec) -> str:
+        """The first of these roles that has a component of that name; the very first where none has."""
+        try:
+            name = Spec.parse(spec).name
+        except RegistryError:
+            return roles[0]
+        return next((role for role in roles if name in self.names(role)), roles[0])
+
     def get(self, role: str, name: str) -> type:
         """The class registered under a name.
 
@@ -252,8 +265,23 @@ class Registry:
         """Dimensions and settings of a component."""
         return Signature.of(self.get(role, name))
 
-    def problems(self, role: str, spec: str | Spec, dimensions: Mapping[str, Any], owner: str = "") -> list[str]:
-        """Everything that is wrong with a spec under the given dimensions, a line each; empty when it can be made."""
+    def problems(
+        self,
+        role: str,
+        spec: str | Spec,
+        dimensions: Mapping[str, Any],
+        owner: str = "",
+        later: Collection[str] = (),
+    ) -> list[str]:
+        """Everything that is wrong with a spec under the given dimensions, a line each; empty when it can be made.
+
+        Args:
+            role: the role.
+            spec: the spec.
+            dimensions: what is told.
+            owner: where the spec stands.
+            later: dimensions that will be told when it is made; what depends on them is checked then.
+        """
         try:
             parsed = Spec.parse(spec)
             signature = self.signature(role, parsed.name)
@@ -273,11 +301,12 @@ class Registry:
         found += [
             f"{owner}: needs the dimension {name!r} ({DIMENSIONS[name]}), which nothing tells here"
             for name, default in signature.dimensions.items()
-            if default is REQUIRED and name not in dimensions
+            if default is REQUIRED and name not in dimensions and name not in later
         ]
         told = {name: value for name, value in dimensions.items() if name in signature.dimensions}
         found += fields.problems(dict(parsed.settings), signature.annotations, owner)
-        if not found and not list(fields.problems(told, signature.annotations, owner)):
+        complete = not set(later) & (set(signature.dimensions) - set(told))
+        if complete and not found and not list(fields.problems(told, signature.annotations, owner)):
             bound = {n: d for n, d in signature.settings.items() if d is not REQUIRED} | told | dict(parsed.settings)
             found += [f"{owner}: {line}" for line in _own_problems(self.get(role, parsed.name), bound)]
         return found

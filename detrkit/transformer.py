@@ -14,23 +14,30 @@ from torch import Tensor, nn
 
 from detrkit.attention import Attention
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "prelu": nn.PReLU,
+}
 
 
 class Memory(NamedTuple):
-    """What the decoder reads: the tokens of an image batch, level after level, row after row.
+    """What is read: the tokens of an image batch, level after level, row after row; or queries that read each other.
 
     Attributes:
         tokens: [B, N, D].
         positions: [B, N, D], added to queries and keys, never to values; None without positional encoding.
         padding: [B, N] bool, True = padding; None when no image is padded.
         shapes: (height, width) in cells of each level; their products sum to N.
+        valid: [B, L, 2], which share of each level's width and height is no padding; None when no image is padded.
     """
 
     tokens: Float[Tensor, "B N D"]
-    positions: Float[Tensor, "B N D"] | None
-    padding: Bool[Tensor, "B N"] | None
-    shapes: tuple[tuple[int, int], ...]
+    positions: Float[Tensor, "B N D"] | None = None
+    padding: Bool[Tensor, "B N"] | None = None
+    shapes: tuple[tuple[int, int], ...] = ()
+    valid: Float[Tensor, "B L 2"] | None = None
 
     @property
     def keys(self) -> Float[Tensor, "B N D"]:
@@ -38,21 +45,61 @@ class Memory(NamedTuple):
         return with_position(self.tokens, self.positions)
 
 
+class Proposals(NamedTuple):
+    """What a two-stage source says of tokens before the decoder: class logits [B, N, C] and boxes [B, N, 4]."""
+
+    logits: Float[Tensor, "B N C"]
+    boxes: Float[Tensor, "B N 4"]
+
+
 class Queries(NamedTuple):
-    """Where the decoder starts.
+    """What reads: queries of the decoder on their way through its layers, or tokens of the encoder.
 
     Attributes:
         content: [B, Q, D], what each query holds.
         positions: [B, Q, D], where or who it is: added to queries and keys, never to values; None where there is none.
+        references: [B, Q, 2] or [B, Q, 4], a point (cx, cy) or a box (cx, cy, w, h) in [0, 1] of the unpadded image
+            that the query starts from; None where there is none.
+        sine: [B, Q, D], code of the reference, kept apart from the content (Conditional DETR); None where there is none.
+        proposals: of a two-stage source, to be trained; None elsewhere.
     """
 
     content: Float[Tensor, "B Q D"]
-    positions: Float[Tensor, "B Q D"] | None
+    positions: Float[Tensor, "B Q D"] | None = None
+    references: Float[Tensor, "B Q _"] | None = None
+    sine: Float[Tensor, "B Q D"] | None = None
+    proposals: Proposals | None = None
 
 
 def with_position(tokens: Tensor, positions: Tensor | None) -> Tensor:
     """Tokens plus positions, where there are any."""
     return tokens if positions is None else tokens + positions
+
+
+def read(part: nn.Module, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
+    """Queries read a memory by a dense attention (keys and queries with their positions), or by a `Reading`."""
+    if isinstance(part, Attention):
+        placed = with_position(queries.content, queries.positions)
+        return part(placed, memory.keys, memory.tokens, mask=memory.padding).output
+    return part(queries, memory)
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between.
+
+    Args:
+        widths: of the input, of each hidden layer, and of the output.
+    """
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
+        """[..., first width] -> [..., last width]."""
+        for layer in self.layers[:-1]:
+            x = layer(x).relu()
+        return self.layers[-1](x)
 
 
 class FeedForward(nn.Module):
@@ -89,34 +136,46 @@ class Residual(nn.Module):
 class EncoderLayer(nn.Module):
     """Tokens read each other, then think alone (DETR, figure 10)."""
 
-    def __init__(self, self_attn: Attention, ffn: FeedForward, residual: Callable[[], Residual]) -> None:
+    def __init__(self, self_attn: nn.Module, ffn: FeedForward, residual: Callable[[], Residual]) -> None:
         super().__init__()
         self.self_attn, self.self_attn_residual = self_attn, residual()
         self.ffn, self.ffn_residual = ffn, residual()
 
-    def forward(self, memory: Memory) -> Memory:
-        """A memory with new tokens."""
+    def forward(self, memory: Memory, references: Float[Tensor, "B N 2"] | None) -> Float[Tensor, "B N D"]:
+        """The tokens after this layer."""
 
-        def read(tokens: Tensor) -> Tensor:
-            placed = with_position(tokens, memory.positions)
-            return self.self_attn(placed, placed, tokens, mask=memory.padding).output
+        def read_tokens(tokens: Tensor) -> Tensor:
+            return read(self.self_attn, Queries(tokens, memory.positions, references), memory._replace(tokens=tokens))
 
-        tokens = self.self_attn_residual(memory.tokens, read)
-        return memory._replace(tokens=self.ffn_residual(tokens, self.ffn))
+        return self.ffn_residual(self.self_attn_residual(memory.tokens, read_tokens), self.ffn)
 
 
 class Encoder(nn.Module):
-    """A stack of encoder layers; pre-norm stacks end in a norm, post-norm stacks may."""
+    """A stack of encoder layers; pre-norm stacks end in a norm, post-norm stacks may.
 
-    def __init__(self, layers: Sequence[EncoderLayer], norm: nn.Module | None) -> None:
+    Args:
+        layers: the layers.
+        norm: at the end, or None.
+        position_scale: what the positions are multiplied by in each layer, read from the tokens (DAB-DETR, as its
+            official code); None: nothing.
+    """
+
+    def __init__(
+        self, layers: Sequence[EncoderLayer], norm: nn.Module | None, position_scale: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.norm = norm
+        self.norm, self.position_scale = norm, position_scale
+        self.placed = any(not isinstance(layer.self_attn, Attention) for layer in layers)
 
     def forward(self, memory: Memory) -> Memory:
         """A memory with new tokens."""
+        positions, references = memory.positions, cell_centres(memory) if self.placed else None
         for layer in self.layers:
-            memory = layer(memory)
+            scaled = positions
+            if self.position_scale is not None and positions is not None:
+                scaled = positions * self.position_scale(memory.tokens)
+            memory = memory._replace(tokens=layer(memory._replace(positions=scaled), references))
         return memory if self.norm is None else memory._replace(tokens=self.norm(memory.tokens))
 
 
@@ -128,8 +187,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(
         self,
-        self_attn: Attention | None,
-        cross_attn: Attention,
+        self_attn: nn.Module | None,
+        cross_attn: nn.Module,
         ffn: FeedForward,
         residual: Callable[[], Residual],
     ) -> None:
@@ -141,42 +200,101 @@ class DecoderLayer(nn.Module):
 
     def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
         """What the queries hold after this layer."""
-        content, positions = queries
 
         def read_queries(content: Tensor) -> Tensor:
-            placed = with_position(content, positions)
-            return self.self_attn(placed, placed, content).output  # type: ignore[misc]
+            mine = queries._replace(content=content)
+            return read(self.self_attn, mine, Memory(content, queries.positions))  # type: ignore[arg-type]
 
         def read_image(content: Tensor) -> Tensor:
-            placed = with_position(content, positions)
-            return self.cross_attn(placed, memory.keys, memory.tokens, mask=memory.padding).output
+            return read(self.cross_attn, queries._replace(content=content), memory)
 
+        content = queries.content
         if self.self_attn_residual is not None:
             content = self.self_attn_residual(content, read_queries)
         content = self.cross_attn_residual(content, read_image)
         return self.ffn_residual(content, self.ffn)
 
 
-class Decoder(nn.Module):
-    """A stack of decoder layers; one norm, shared, over the state of every layer that is looked at (not fed back)."""
+class Decoded(NamedTuple):
+    """What the decoder gives.
 
-    def __init__(self, layers: Sequence[DecoderLayer], norm: nn.Module) -> None:
+    Attributes:
+        states: [L, B, Q, D] of every layer.
+        references: what each layer's boxes are told from, [B, Q, 2] or [B, Q, 4] or None.
+    """
+
+    states: Float[Tensor, "L B Q D"]
+    references: tuple[Float[Tensor, "B Q _"] | None, ...]
+
+
+Refine = Callable[[int, Tensor, Tensor], Tensor]
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers.
+
+    Args:
+        layers: the layers.
+        norm: one norm, shared, over the state of every layer that is looked at (not fed back); None: none.
+        placement: how a query's reference becomes its position in each layer.
+        look_twice: whether the gradient of a layer's box also reaches the references that the layer before has moved
+            (DINO, section 3.5).
+    """
+
+    def __init__(
+        self, layers: Sequence[DecoderLayer], norm: nn.Module | None, placement: nn.Module, look_twice: bool = False
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.norm = norm
+        self.norm, self.placement, self.look_twice = norm, placement, look_twice
 
-    def forward(self, queries: Queries, memory: Memory, *, every_layer: bool) -> Float[Tensor, "L B Q D"]:
-        """States of the queries after every layer [L, B, Q, D], or after the last only (L = 1)."""
-        states = []
-        for layer in self.layers:
-            queries = queries._replace(content=layer(queries, memory))
-            states.append(queries.content)
-        return self.norm(torch.stack(states if every_layer else states[-1:]))
+    def forward(self, queries: Queries, memory: Memory, refine: Refine | None = None) -> Decoded:
+        """States and references of every layer.
+
+        Args:
+            queries: where the decoder starts.
+            memory: what it reads.
+            refine: (layer, states, references) -> where the references move after a layer; None: they stay.
+        """
+        queries = self.placement.start(queries)
+        told, states, references = queries.references, [], []
+        for index, layer in enumerate(self.layers):
+            content = layer(self.placement(index, queries, memory), memory)
+            states.append(content)
+            references.append(told)
+            if refine is not None and index + 1 < len(self.layers):
+                moved = refine(index, content, queries.references)
+                told = moved if self.look_twice else moved.detach()
+                queries = queries._replace(references=moved.detach())
+            queries = queries._replace(content=content)
+        stacked = torch.stack(states) if self.norm is None else self.norm(torch.stack(states))
+        return Decoded(stacked, tuple(references))
+
+
+def cell_centres(memory: Memory) -> Float[Tensor, "B N 2"] | None:
+    """(x, y) of every token's cell in [0, 1] of the unpadded image (Deformable DETR, section 4.1); None without levels."""
+    if not memory.shapes:
+        return None
+    centres = []
+    for level, (height, width) in enumerate(memory.shapes):
+        rows, columns = (
+            (torch.arange(cells, dtype=memory.tokens.dtype, device=memory.tokens.device) + 0.5) / cells
+            for cells in (height, width)
+        )
+        grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).flatten(0, 1)
+        centres.append(grid[None] if memory.valid is None else grid / memory.valid[:, level, None])
+    return torch.cat(centres, dim=1).expand(memory.tokens.shape[0], -1, -1)
 
 
 def initialize(transformer: nn.Module) -> None:
-    """Xavier-uniform for every matrix outside the attentions, which do it themselves (official DETR)."""
+    """Xavier-uniform for every matrix outside the dense attentions, which do it themselves (official DETR).
+
+    Then every part that starts otherwise is asked to, by its method ``reset_parameters`` (Deformable DETR).
+    """
     inside = {id(p) for m in transformer.modules() if isinstance(m, Attention) for p in m.parameters()}
     for parameter in transformer.parameters():
         if parameter.dim() > 1 and id(parameter) not in inside:
             nn.init.xavier_uniform_(parameter)
+    for module in transformer.modules():
+        if getattr(module, "starts_otherwise", False):
+            module.reset_parameters()  # type: ignore[operator]

@@ -1,0 +1,39 @@
+"""From states to classes and boxes: shared by all decoder layers or one a layer, told from a reference or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from detrkit.boxes import inverse_sigmoid
+
+
+def heads(make: Callable[[], nn.Module], layers: int | None) -> nn.Module:
+    """One head for all layers, or a list of ``layers``."""
+    return make() if layers is None else nn.ModuleList(make() for _ in range(layers))
+
+
+def head_of(head: nn.Module, layer: int) -> nn.Module:
+    """The head of one layer."""
+    return head[layer] if isinstance(head, nn.ModuleList) else head
+
+
+def told(head: nn.Module, states: Float[Tensor, "L B Q D"]) -> Float[Tensor, "L B Q C"]:
+    """What the heads say of the states of all layers."""
+    if isinstance(head, nn.ModuleList):
+        return torch.stack([one(state) for one, state in zip(head, states, strict=True)])
+    return head(states)
+
+
+def boxes_from(
+    logits: Float[Tensor, "*B 4"], references: Float[Tensor, "*B P"] | None, eps: float
+) -> Float[Tensor, "*B 4"]:
+    """Boxes cxcywh in [0, 1] from box logits, as offsets from points (P = 2) or boxes (P = 4) where there are any."""
+    if references is None:
+        return logits.sigmoid()
+    size = references.shape[-1]
+    moved = logits[..., :size] + inverse_sigmoid(references, eps)
+    return torch.cat([moved, logits[..., size:]], dim=-1).sigmoid()

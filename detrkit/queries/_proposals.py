@@ -1,0 +1,57 @@
+"""What two-stage sources share: every token proposes a box, the best become queries."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from detrkit.boxes import inverse_sigmoid
+from detrkit.queries import ObjectQueries
+from detrkit.transformer import MLP, Memory, Proposals, cell_centres
+
+NEAREST = 0.01  # to the border, in fractions of the image, of a token that may propose
+SIDE = 0.05  # of a proposal on the first level; doubled from level to level
+
+
+class TwoStageQueries(ObjectQueries):
+    """Template of the two-stage sources (Deformable DETR, section 4.2 and A.4).
+
+    Args:
+        d_model: width D of a query.
+        num_queries: number Q of queries.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, d_model: int, num_queries: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_queries = num_queries
+        self.output, self.output_norm = nn.Linear(d_model, d_model), nn.LayerNorm(d_model)
+        self.class_embed = nn.Linear(d_model, num_classes)
+        self.bbox_embed = MLP(d_model, d_model, d_model, 4)
+
+    def propose(self, memory: Memory) -> tuple[Proposals, Float[Tensor, "B N 4"], Float[Tensor, "B N D"]]:
+        """Logits and boxes of every token, the boxes' logits, and the tokens that say so."""
+        anchors, usable = self.anchors(memory)
+        tokens = self.output_norm(self.output(memory.tokens.where(usable, 0)))
+        logits = self.class_embed(tokens)
+        offsets = (self.bbox_embed(tokens) + inverse_sigmoid(anchors, eps=0.0)).masked_fill(~usable, float("inf"))
+        return Proposals(logits, offsets.sigmoid()), offsets, tokens
+
+    def anchors(self, memory: Memory) -> tuple[Float[Tensor, "B N 4"], Bool[Tensor, "B N 1"]]:
+        """A square around every token's cell, and whether the token may propose: neither padding nor at the border."""
+        centres = cell_centres(memory)
+        sides = [SIDE * 2.0**level for level, (height, width) in enumerate(memory.shapes) for _ in range(height * width)]
+        side = centres.new_tensor(sides)[None, :, None].expand(centres.shape[0], -1, 2)
+        boxes = torch.cat([centres, side], dim=-1)
+        usable = ((boxes > NEAREST) & (boxes < 1 - NEAREST)).all(-1, keepdim=True)
+        return boxes, usable if memory.padding is None else usable & ~memory.padding[..., None]
+
+    def best(self, ranks: Float[Tensor, "B N"]) -> Int64[Tensor, "B Q 1"]:
+        """The tokens of highest rank."""
+        return ranks.topk(min(self.num_queries, ranks.shape[1]), dim=1).indices[..., None]
+
+
+def pick(x: Float[Tensor, "B N D"], chosen: Int64[Tensor, "B Q 1"]) -> Float[Tensor, "B Q D"]:
+    """Rows of the chosen tokens."""
+    return x.gather(1, chosen.expand(-1, -1, x.shape[-1]))

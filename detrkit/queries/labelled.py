@@ -1,0 +1,37 @@
+"""Boxes with a label."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import nn
+
+from detrkit.fields import Positive
+from detrkit.queries import ObjectQueries
+from detrkit.transformer import Memory, Queries
+
+
+@final
+class LabelledQueries(ObjectQueries):
+    """A learned box each, holding the embedding of "unknown" beside an indicator (DN-DETR, section 3.4).
+
+    The table has a row a class, for the denoising queries of training, and one for unknown, the last; the last channel
+    says whether a query is a denoising one.
+
+    Args:
+        d_model: width D of a query.
+        num_queries: number Q of queries.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, d_model: Positive, num_queries: Positive, num_classes: Positive) -> None:
+        super().__init__()
+        self.anchors = nn.Embedding(num_queries, 4)
+        self.labels = nn.Embedding(num_classes + 1, d_model - 1)
+
+    def forward(self, memory: Memory) -> Queries:
+        """The same for every image: one content for all, references [B, Q, 4]."""
+        boxes = self.anchors.weight.sigmoid().expand(memory.tokens.shape[0], -1, -1)
+        content = torch.cat([self.labels.weight[-1], self.labels.weight.new_zeros(1)])
+        return Queries(content.expand(*boxes.shape[:2], -1), references=boxes)

@@ -1,0 +1,40 @@
+"""Queries proposed by the encoder."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import nn
+
+from detrkit.fields import Positive
+from detrkit.placement import sine_codes
+from detrkit.queries._proposals import TwoStageQueries, pick
+from detrkit.transformer import Memory, Queries
+
+
+@final
+class ProposedQueries(TwoStageQueries):
+    """The best proposals of the encoder, position and content read from their boxes (Deformable DETR, A.4).
+
+    Ranked by the first class alone, as the official code, which trains proposals with all labels set to it.
+
+    Args:
+        d_model: width D of a query.
+        num_queries: number Q of queries.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, d_model: Positive, num_queries: Positive, num_classes: Positive) -> None:
+        super().__init__(d_model, num_queries, num_classes)
+        self.d_model = d_model
+        self.position, self.position_norm = nn.Linear(2 * d_model, 2 * d_model), nn.LayerNorm(2 * d_model)
+
+    def forward(self, memory: Memory) -> Queries:
+        """Content, positions and references [B, Q, 4] of each image, and the proposals of all tokens."""
+        proposals, offsets, _ = self.propose(memory)
+        boxes = pick(offsets, self.best(proposals.logits[..., 0])).detach().sigmoid()
+        y, x, w, h = sine_codes(boxes, self.d_model).chunk(4, dim=-1)
+        both = self.position_norm(self.position(torch.cat([x, y, w, h], dim=-1)))
+        positions, content = both.chunk(2, dim=-1)
+        return Queries(content, positions, boxes, proposals=proposals)

@@ -1,0 +1,60 @@
+"""The role `reading`: attention that knows where its queries are.
+
+A dense attention (role `attention`) is told keys with their positions and nothing else. A reading is told the queries
+with their references, and the memory with its levels: it decides itself what becomes of them. Both stand in the same
+places of a layer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detrkit.transformer import Memory, Queries
+
+
+class Reading(nn.Module, ABC):
+    """Contract of the role. Keep it by defining `forward`.
+
+    Laws: tokens under the padding have no influence, not even when they are NaN; an image whose tokens are all padding
+    gives finite outputs and gradients; images do not influence each other; every parameter gets a gradient.
+
+    Attributes:
+        starts_otherwise: whether `reset_parameters` is to be called after the stack's own initialisation.
+    """
+
+    starts_otherwise: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
+        """What each query has read, [B, Q, D]."""
+
+
+def split_heads(tokens: Float[Tensor, "B N D"], heads: int) -> Float[Tensor, "B H N d"]:
+    """[B, N, D] -> [B, H, N, D / H]."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(heads: Float[Tensor, "B H N d"]) -> Float[Tensor, "B N D"]:
+    """The inverse of `split_heads`."""
+    return heads.transpose(1, 2).flatten(2)
+
+
+def attend(
+    query: Float[Tensor, "B H Q d"],
+    key: Float[Tensor, "B H K d"],
+    value: Float[Tensor, "B H K e"],
+    padding: Bool[Tensor, "B K"] | None,
+    dropout: float,
+) -> Float[Tensor, "B Q D"]:
+    """Softmax attention of projected heads, merged; zero for an image that is all padding."""
+    if padding is None:
+        return merge_heads(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
+    blind, hidden = padding.all(1)[:, None, None], padding[:, None, :, None]
+    key, value = key.masked_fill(hidden, 0), value.masked_fill(hidden, 0)
+    seen = ~padding[:, None, None] | blind[..., None]
+    return merge_heads(F.scaled_dot_product_attention(query, key, value, seen, dropout_p=dropout)).masked_fill(blind, 0)

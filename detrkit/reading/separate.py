@@ -1,0 +1,47 @@
+"""Content and position projected apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from detrkit.errors import ConfigError
+from detrkit.fields import Positive, Probability
+from detrkit.reading import Reading, attend, split_heads
+from detrkit.transformer import Memory, Queries
+
+
+@final
+class SeparateReading(Reading):
+    """Dense attention whose queries and keys sum projections of content and of position (Conditional DETR, figure 3).
+
+    Args:
+        d_model: width D.
+        dropout: probability of dropping an attention weight in training.
+        heads: number of heads; divides D.
+    """
+
+    def __init__(self, d_model: Positive, dropout: Probability = 0.0, *, heads: Positive = 8) -> None:
+        super().__init__()
+        if found := list(self.problems(d_model, heads)):
+            raise ConfigError(f"separate: {line}" for line in found)
+        self.heads, self.dropout = heads, dropout
+        self.query_content, self.query_position = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+        self.key_content, self.key_position = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+        self.value, self.out_proj = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+
+    @staticmethod
+    def problems(d_model: int, heads: int) -> Iterator[str]:
+        """Refuse a number of heads that does not divide the width."""
+        if d_model % heads:
+            yield f"d_model={d_model} is not divisible by heads={heads}"
+
+    def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
+        """As the contract; needs positions on both sides."""
+        query = self.query_content(queries.content) + self.query_position(queries.positions)
+        key = self.key_content(memory.tokens) + self.key_position(memory.positions)
+        heads = (split_heads(x, self.heads) for x in (query, key, self.value(memory.tokens)))
+        return self.out_proj(attend(*heads, memory.padding, self.dropout if self.training else 0.0))
