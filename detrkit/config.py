@@ -119,7 +119,7 @@ class DetectorConfig(_Config):
     scale_positions: bool = False
     position_at: Literal["attention", "input"] = "attention"
     feature_scale: Rate = 1.0
-    classification: Literal["softmax", "focal"] = "softmax"
+    classification: Annotated[str, Role("classification")] = "softmax"
     share_heads: bool = True
     bbox_layers: Positive = 3
     refinement: Literal["none", "iterative", "look_twice"] = "none"
@@ -142,7 +142,7 @@ class DetectorConfig(_Config):
 
     def dimensions(self) -> dict[str, Any]:
         """Numbers that the parts of the model may ask for."""
-        names = ("d_model", "dropout", "num_queries", "num_classes")
+        names = ("d_model", "dropout", "num_queries", "num_classes", "eos_coef")
         return {**{name: getattr(self, name) for name in names}, "layer": 0}
 
     def _own_problems(self) -> Iterator[str]:

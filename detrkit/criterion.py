@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from detrkit import boxes as geometry
-from detrkit.classification import SoftmaxClassification
+from detrkit.classification import Classification
 from detrkit.errors import NonFiniteCostError
 from detrkit.matchers import Assignment, Matcher
 from detrkit.registry import REGISTRY
@@ -21,6 +21,7 @@ from detrkit.targets import Truth, check_targets
 if TYPE_CHECKING:
     from detrkit.config import DetectorConfig
     from detrkit.model import DetectorOutput
+    from detrkit.transformer import Proposals
 
 
 class Normalizer(NamedTuple):
@@ -76,7 +77,7 @@ class SetMatching:
     copy for all layers and images.
     """
 
-    def __init__(self, matcher: Matcher, classification: SoftmaxClassification, weights: Weights) -> None:
+    def __init__(self, matcher: Matcher, classification: Classification, weights: Weights) -> None:
         self.matcher, self.classification, self.weights = matcher, classification, weights
 
     @torch.no_grad()
@@ -138,26 +139,29 @@ class SetCriterion:
         classification: how states become classes.
         matching: how predictions are matched to the truth; done for each layer anew.
         weights: weights of the loss terms.
+        num_classes: K, background not counted.
     """
 
-    def __init__(self, classification: SoftmaxClassification, matching: SetMatching, weights: Weights) -> None:
+    def __init__(
+        self, classification: Classification, matching: SetMatching, weights: Weights, num_classes: int
+    ) -> None:
         self.classification, self.matching, self.weights = classification, matching, weights
+        self.num_classes = num_classes
 
     @classmethod
     def from_config(cls, config: DetectorConfig) -> SetCriterion:
         """The criterion that belongs to a detector."""
-        classification = SoftmaxClassification(config.num_classes, config.eos_coef)
+        classification = REGISTRY.make("classification", config.classification, **config.dimensions())
         costs = Weights(config.set_cost_class, config.set_cost_bbox, config.set_cost_giou)
         matching = SetMatching(REGISTRY.make("matchers", config.matcher), classification, costs)
-        return cls(
-            classification, matching, Weights(config.cls_loss_coef, config.bbox_loss_coef, config.giou_loss_coef)
-        )
+        weights = Weights(config.cls_loss_coef, config.bbox_loss_coef, config.giou_loss_coef)
+        return cls(classification, matching, weights, config.num_classes)
 
     def normalizer(self, targets: Sequence[Any], num_queries: int) -> Normalizer:
         """What the losses of these targets are divided by; see `Normalizer` for windows and ranks."""
-        counts = [len(truth.labels) for truth in check_targets(targets, self.classification.num_classes)]
+        counts = [len(truth.labels) for truth in check_targets(targets, self.num_classes)]
         matched = sum(min(count, num_queries) for count in counts)
-        return Normalizer(sum(counts), self.classification.weight_sum(matched, num_queries * len(counts)))
+        return Normalizer(sum(counts), self.classification.normalizer(sum(counts), matched, num_queries * len(counts)))
 
     def __call__(self, outputs: DetectorOutput, targets: Sequence[Any], normalizer: Normalizer | None = None) -> Losses:
         """Losses of a batch.
@@ -173,17 +177,35 @@ class SetCriterion:
             NonFiniteCostError: outputs that are not finite; names term, image, query and target.
         """
         logits, boxes = (x if x.dtype == torch.float64 else x.float() for x in (outputs.logits, outputs.boxes))
-        truth = check_targets(targets, self.classification.num_classes, images=logits.shape[1], like=boxes)
+        truth = check_targets(targets, self.num_classes, images=logits.shape[1], like=boxes)
         normalizer = normalizer or self.normalizer(targets, logits.shape[2])
         pairs = Pairs.of(self.matching(logits, boxes, truth), truth, logits.device)
-        by_layer = self._terms(logits, boxes, pairs, normalizer)
         suffixes = [f"_{layer}" for layer in range(logits.shape[0] - 1)] + [""]
-        total = sum(getattr(self.weights, name) * values.sum() for name, values in by_layer.items())
+        losses = self._weighted(self._terms(logits, boxes, pairs, normalizer), suffixes)
+        with torch.no_grad():
+            losses.metrics = self._metrics(logits, truth, pairs, suffixes)
+        if outputs.proposals is not None:
+            proposed = self._charge_proposals(outputs.proposals, truth, normalizer)
+            losses = Losses(losses.total + proposed.total, {**losses.terms, **proposed.terms}, losses.metrics)
+        return losses
+
+    def _weighted(self, by_layer: dict[str, Tensor], suffixes: Sequence[str]) -> Losses:
+        """Terms by name, and their weighted sum."""
+        total = torch.stack([getattr(self.weights, name) * values.sum() for name, values in by_layer.items()]).sum()
         terms = {
             f"loss_{name}{s}": v for name, values in by_layer.items() for s, v in zip(suffixes, values, strict=True)
         }
-        with torch.no_grad():
-            return Losses(total, terms, self._metrics(logits, truth, pairs, suffixes))
+        return Losses(total, terms)
+
+    def _charge_proposals(self, proposals: Proposals, truth: Sequence[Truth], normalizer: Normalizer) -> Losses:
+        """Losses of a two-stage source, matched like a layer; where it knows objects only, every label is 0."""
+        if proposals.class_agnostic:
+            truth = [t._replace(labels=torch.zeros_like(t.labels)) for t in truth]
+        logits, boxes = proposals.logits[None].float(), proposals.boxes[None].float()
+        if proposals.logits.dtype == torch.float64:
+            logits, boxes = proposals.logits[None], proposals.boxes[None]
+        pairs = Pairs.of(self.matching(logits, boxes, truth), truth, logits.device)
+        return self._weighted(self._terms(logits, boxes, pairs, normalizer), ["_enc"])
 
     def _terms(self, logits: Tensor, boxes: Tensor, pairs: Pairs, normalizer: Normalizer) -> dict[str, Tensor]:
         layers = logits.shape[0]

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detrkit.backbones import Backbone
-from detrkit.classification import CLASSIFICATIONS
+from detrkit.classification import Classification
 from detrkit.config import DetectorConfig
 from detrkit.errors import ConfigError, ShapeError
 from detrkit.heads import boxes_from, head_of, heads, told
@@ -29,6 +29,7 @@ from detrkit.transformer import (
     MLP,
     FeedForward,
     Memory,
+    Proposals,
     Residual,
     initialize,
     with_position,
@@ -57,10 +58,12 @@ class DetectorOutput(NamedTuple):
     Attributes:
         logits: [L, B, Q, C]; for softmax classification C = K + 1 and the last is no-object.
         boxes: [L, B, Q, 4], cxcywh in [0, 1] of the unpadded image.
+        proposals: what a two-stage source proposed; None elsewhere.
     """
 
     logits: Float[Tensor, "L B Q C"]
     boxes: Float[Tensor, "L B Q 4"]
+    proposals: Proposals | None = None
 
     @property
     def pred_logits(self) -> Float[Tensor, "B Q C"]:
@@ -102,12 +105,13 @@ class Detector(nn.Module):
         encoder: Encoder,
         queries: ObjectQueries,
         decoder: Decoder,
+        classification: Classification,
         selection: Selection,
         exact_padding: ExactPadding | None = None,
     ) -> None:
         super().__init__()
         self.config, self.label_space = config, label_space
-        self.classification = CLASSIFICATIONS[config.classification](config.num_classes, config.eos_coef)
+        self.classification = classification
         self.backbone, self.positional = backbone, positional
         self.neck = neck
         self.encoder, self.queries, self.decoder = encoder, queries, decoder
@@ -135,7 +139,7 @@ class Detector(nn.Module):
         told_from = zip(offsets, decoded.references, strict=True)
         boxes = torch.stack([boxes_from(o, r, self.config.reference_eps) for o, r in told_from])
         first = 0 if self.config.aux_loss else -1
-        return DetectorOutput(logits[first:], boxes[first:])
+        return DetectorOutput(logits[first:], boxes[first:], queries.proposals)
 
     def refine(
         self, layer: int, states: Float[Tensor, "B Q D"], references: Float[Tensor, "B Q P"]
@@ -348,6 +352,7 @@ def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:
         encoder=parts.encoder(),
         queries=parts.make("queries", config.queries),
         decoder=parts.decoder(),
+        classification=parts.make("classification", config.classification),
         selection=parts.make("selection", config.selection),
         exact_padding=exact_padding,
     )

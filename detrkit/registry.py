@@ -25,6 +25,7 @@ from detrkit.errors import ConfigError, RegistryError, nearest
 ROLES: dict[str, str] = {
     "attention": "Attention",
     "backbones": "Backbone",
+    "classification": "Classification",
     "datasets": "Dataset",
     "matchers": "Matcher",
     "necks": "Neck",
@@ -42,6 +43,7 @@ LONGEST_SPEC = 10_000  # characters
 DIMENSIONS: dict[str, str] = {
     "d_model": "width of the tokens",
     "dropout": "dropout probability of the transformer",
+    "eos_coef": "weight of no-object beside a class",
     "in_channels": "channels of each backbone level",
     "layer": "number of the layer that a part stands in, from 0",
     "num_classes": "number of classes, background not counted",

@@ -46,10 +46,17 @@ class Memory(NamedTuple):
 
 
 class Proposals(NamedTuple):
-    """What a two-stage source says of tokens before the decoder: class logits [B, N, C] and boxes [B, N, 4]."""
+    """What a two-stage source says of tokens before the decoder.
+
+    Attributes:
+        logits: [B, N, C].
+        boxes: [B, N, 4], cxcywh in [0, 1].
+        class_agnostic: whether it knows objects only, all of label 0 (Deformable DETR).
+    """
 
     logits: Float[Tensor, "B N C"]
     boxes: Float[Tensor, "B N 4"]
+    class_agnostic: bool = False
 
 
 class Queries(NamedTuple):

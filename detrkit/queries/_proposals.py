@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -21,7 +23,12 @@ class TwoStageQueries(ObjectQueries):
         d_model: width D of a query.
         num_queries: number Q of queries.
         num_classes: number of classes.
+
+    Attributes:
+        class_agnostic: whether proposals are trained to know objects only.
     """
+
+    class_agnostic: ClassVar[bool]
 
     def __init__(self, d_model: int, num_queries: int, num_classes: int) -> None:
         super().__init__()
@@ -36,7 +43,7 @@ class TwoStageQueries(ObjectQueries):
         tokens = self.output_norm(self.output(memory.tokens.where(usable, 0)))
         logits = self.class_embed(tokens)
         offsets = (self.bbox_embed(tokens) + inverse_sigmoid(anchors, eps=0.0)).masked_fill(~usable, float("inf"))
-        return Proposals(logits, offsets.sigmoid()), offsets, tokens
+        return Proposals(logits, offsets.sigmoid(), self.class_agnostic), offsets, tokens
 
     def anchors(self, memory: Memory) -> tuple[Float[Tensor, "B N 4"], Bool[Tensor, "B N 1"]]:
         """A square around every token's cell, and whether the token may propose: neither padding nor at the border."""

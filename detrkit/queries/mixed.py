@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 from torch import nn
 
@@ -20,6 +20,8 @@ class MixedQueries(TwoStageQueries):
         num_queries: number Q of queries.
         num_classes: number of classes.
     """
+
+    class_agnostic: ClassVar[bool] = False
 
     def __init__(self, d_model: Positive, num_queries: Positive, num_classes: Positive) -> None:
         super().__init__(d_model, num_queries, num_classes)

@@ -1,14 +1,20 @@
-"""How a query's state becomes a class: the width of the head, the matching cost, the loss and the score agree here."""
+"""One class or none."""
 
 from __future__ import annotations
+
+from typing import final
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from detrkit.classification import Classification
+from detrkit.fields import Positive, Weight
 
-class SoftmaxClassification:
+
+@final
+class SoftmaxClassification(Classification):
     """Softmax over K classes and no-object, the last (DETR, sections 3.1 and A.2).
 
     Args:
@@ -16,13 +22,9 @@ class SoftmaxClassification:
         eos_coef: weight of no-object in the cross-entropy, relative to a class.
     """
 
-    def __init__(self, num_classes: int, eos_coef: float = 0.1) -> None:
+    def __init__(self, num_classes: Positive, eos_coef: Weight = 0.1) -> None:
         self.num_classes, self.eos_coef = num_classes, eos_coef
-
-    @property
-    def num_logits(self) -> int:
-        """Width of the class head: K + 1."""
-        return self.num_classes + 1
+        self.num_logits = num_classes + 1
 
     def cost(self, logits: Float[Tensor, "*L Q C"], labels: Int64[Tensor, T]) -> Float[Tensor, "*L Q T"]:
         """Matching cost of each query with each target: minus the probability of the target's class."""
@@ -41,7 +43,7 @@ class SoftmaxClassification:
             logits: [L, B, Q, K + 1].
             matched: layer, image and query of each matched pair, int64 [M] each.
             labels: class of each matched pair [M]; every other query is to say no-object.
-            normalizer: sum of the weights, see `weight_sum`.
+            normalizer: sum of the weights.
         """
         wanted = logits.new_full(logits.shape[:3], self.num_classes, dtype=torch.int64)
         wanted[matched] = labels
@@ -50,8 +52,8 @@ class SoftmaxClassification:
         losses = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight, reduction="none")
         return losses.view(logits.shape[0], -1).sum(1) / (normalizer if normalizer > 0 else 1.0)
 
-    def weight_sum(self, num_matched: int, num_slots: int) -> float:
-        """Sum of the weights over all queries of a batch, known before matching: 1 a matched query, else eos_coef."""
+    def normalizer(self, num_objects: int, num_matched: int, num_slots: int) -> float:
+        """Sum of the weights: 1 a matched query, else eos_coef."""
         return num_matched + self.eos_coef * (num_slots - num_matched)
 
     def scores(self, logits: Float[Tensor, "*B Q C"]) -> Float[Tensor, "*B Q K"]:
@@ -61,17 +63,3 @@ class SoftmaxClassification:
     def says_object(self, logits: Float[Tensor, "*B Q C"]) -> Tensor:
         """bool [*B, Q]: whether a query prefers some class to no-object."""
         return logits.argmax(-1) != self.num_classes
-
-
-class FocalClassification(SoftmaxClassification):
-    """placeholder"""
-
-    @property
-    def num_logits(self) -> int:
-        return self.num_classes
-
-    def scores(self, logits):
-        return logits.sigmoid()
-
-
-CLASSIFICATIONS = {"softmax": SoftmaxClassification, "focal": FocalClassification}

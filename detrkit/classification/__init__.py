@@ -1,0 +1,63 @@
+"""The role `classification`: how a state becomes a class. The head, the matching cost, the loss and the score agree here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+
+class Classification(ABC):
+    """Contract of the role. Keep it by defining the abstract methods.
+
+    Laws: a cost falls as its class becomes likelier; losses are not negative, and near zero where every query is sure
+    and right; the normalizer of a batch is the sum of those of its parts.
+
+    Attributes:
+        num_logits: width of the class head.
+        prior: probability of an object that a fresh head should say, as a bias; None: no bias of its own.
+    """
+
+    num_logits: int
+    prior: ClassVar[float | None] = None
+
+    @abstractmethod
+    def cost(self, logits: Float[Tensor, "*L Q C"], labels: Int64[Tensor, T]) -> Float[Tensor, "*L Q T"]:
+        """Matching cost of each query with each target."""
+
+    @abstractmethod
+    def loss(
+        self,
+        logits: Float[Tensor, "L B Q C"],
+        matched: tuple[Tensor, Tensor, Tensor],
+        labels: Int64[Tensor, M],
+        normalizer: float,
+    ) -> Float[Tensor, L]:
+        """Loss of each layer.
+
+        Args:
+            logits: [L, B, Q, C].
+            matched: layer, image and query of each matched pair, int64 [M] each.
+            labels: class of each matched pair [M]; every other query is to say that there is nothing.
+            normalizer: what the sum is divided by, see `normalizer`.
+        """
+
+    @abstractmethod
+    def normalizer(self, num_objects: int, num_matched: int, num_slots: int) -> float:
+        """What the loss of a batch is divided by, known before matching.
+
+        Args:
+            num_objects: objects of all images.
+            num_matched: queries that will be matched.
+            num_slots: queries of all images.
+        """
+
+    @abstractmethod
+    def scores(self, logits: Float[Tensor, "*B Q C"]) -> Float[Tensor, "*B Q K"]:
+        """Probability of each class in [0, 1], background left out."""
+
+    @abstractmethod
+    def says_object(self, logits: Float[Tensor, "*B Q C"]) -> Bool[Tensor, "*B Q"]:
+        """Whether a query says that there is an object rather than nothing."""
