@@ -35,12 +35,17 @@ def area(boxes: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B"]:
     return width * height
 
 
-def elementwise_giou(first: Float[Tensor, "*B 4"], second: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B"]:
-    """Generalized IoU of corner boxes one by one, in [-1, 1] (Rezatofighi et al. 2019, algorithm 1)."""
+def elementwise_giou(
+    first: Float[Tensor, "*B 4"], second: Float[Tensor, "*B 4"], *, eps: float = 0.0
+) -> Float[Tensor, "*B"]:
+    """Generalized IoU of corner boxes one by one, in [-1, 1] (Rezatofighi et al. 2019, algorithm 1).
+
+    With eps, both areas that are divided by are larger by it, as in the official code of DINO (1e-6).
+    """
     overlap, union = _overlap_and_union(first, second)
     low, high = torch.minimum(first, second)[..., :2], torch.maximum(first, second)[..., 2:]
     hull = area(torch.cat([low, high], dim=-1))
-    return _ratio(overlap, union) - _ratio(hull - union, hull)
+    return _ratio(overlap, union + eps) - _ratio(hull - union, hull + eps)
 
 
 def elementwise_iou(first: Float[Tensor, "*B 4"], second: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B"]:
@@ -48,9 +53,11 @@ def elementwise_iou(first: Float[Tensor, "*B 4"], second: Float[Tensor, "*B 4"])
     return _ratio(*_overlap_and_union(first, second))
 
 
-def pairwise_giou(first: Float[Tensor, "*B N 4"], second: Float[Tensor, "*B M 4"]) -> Float[Tensor, "*B N M"]:
-    """Generalized IoU of each corner box with each."""
-    return elementwise_giou(*_pairs(first, second))
+def pairwise_giou(
+    first: Float[Tensor, "*B N 4"], second: Float[Tensor, "*B M 4"], *, eps: float = 0.0
+) -> Float[Tensor, "*B N M"]:
+    """Generalized IoU of each corner box with each; eps as for `elementwise_giou`."""
+    return elementwise_giou(*_pairs(first, second), eps=eps)
 
 
 def pairwise_iou(first: Float[Tensor, "*B N 4"], second: Float[Tensor, "*B M 4"]) -> Float[Tensor, "*B N M"]:

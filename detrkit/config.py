@@ -99,6 +99,7 @@ class DetectorConfig(_Config):
     positional: Annotated[str, Role("positional")] | None = "sine"
     queries: Annotated[str, Role("queries")] = "positions"
     placement: Annotated[str, Role("placement")] = "fixed"
+    denoising: Annotated[str, Role("denoising")] | None = None
     encoder_attention: AttentionSpec = "sdpa"
     decoder_self_attention: AttentionSpec | None = "sdpa"
     decoder_cross_attention: AttentionSpec = "sdpa"
@@ -132,6 +133,7 @@ class DetectorConfig(_Config):
     cls_loss_coef: Weight = 1.0
     bbox_loss_coef: Weight = 5.0
     giou_loss_coef: Weight = 2.0
+    giou_eps: Weight = 0.0
     eos_coef: Weight = 0.1
 
     short_side: Positive = 800

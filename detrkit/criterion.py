@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from detrkit import boxes as geometry
@@ -20,7 +20,7 @@ from detrkit.targets import Truth, check_targets
 
 if TYPE_CHECKING:
     from detrkit.config import DetectorConfig
-    from detrkit.model import DetectorOutput
+    from detrkit.model import DetectorOutput, Restored
     from detrkit.transformer import Proposals
 
 
@@ -60,6 +60,15 @@ class Losses:
     terms: dict[str, Tensor] = field(default_factory=dict)
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
+    def joined(self, other: Losses) -> Losses:
+        """Both together."""
+        return Losses(self.total + other.total, {**self.terms, **other.terms}, {**self.metrics, **other.metrics})
+
+
+def _at_least_float(x: Tensor) -> Tensor:
+    """float64 as it is, all else in float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -68,6 +77,7 @@ class Weights:
     ce: float = 1.0
     bbox: float = 5.0
     giou: float = 2.0
+    giou_eps: float = 0.0
 
 
 class SetMatching:
@@ -108,7 +118,9 @@ class SetMatching:
         return {
             "class": self.classification.cost(logits, truth.labels),
             "L1": (boxes[..., :, None, :] - truth.boxes).abs().sum(-1),
-            "GIoU": -geometry.pairwise_giou(corners, true_corners.expand(*boxes.shape[:-2], -1, -1)),
+            "GIoU": -geometry.pairwise_giou(
+                corners, true_corners.expand(*boxes.shape[:-2], -1, -1), eps=self.weights.giou_eps
+            ),
         }
 
     def _solve(self, cost: np.ndarray, truth: Truth, logits: Tensor, boxes: Tensor) -> Assignment:
@@ -152,9 +164,9 @@ class SetCriterion:
     def from_config(cls, config: DetectorConfig) -> SetCriterion:
         """The criterion that belongs to a detector."""
         classification = REGISTRY.make("classification", config.classification, **config.dimensions())
-        costs = Weights(config.set_cost_class, config.set_cost_bbox, config.set_cost_giou)
+        costs = Weights(config.set_cost_class, config.set_cost_bbox, config.set_cost_giou, config.giou_eps)
         matching = SetMatching(REGISTRY.make("matchers", config.matcher), classification, costs)
-        weights = Weights(config.cls_loss_coef, config.bbox_loss_coef, config.giou_loss_coef)
+        weights = Weights(config.cls_loss_coef, config.bbox_loss_coef, config.giou_loss_coef, config.giou_eps)
         return cls(classification, matching, weights, config.num_classes)
 
     def normalizer(self, targets: Sequence[Any], num_queries: int) -> Normalizer:
@@ -176,7 +188,7 @@ class SetCriterion:
             TargetError: targets that cannot be right; names image, box and value.
             NonFiniteCostError: outputs that are not finite; names term, image, query and target.
         """
-        logits, boxes = (x if x.dtype == torch.float64 else x.float() for x in (outputs.logits, outputs.boxes))
+        logits, boxes = (_at_least_float(x) for x in (outputs.logits, outputs.boxes))
         truth = check_targets(targets, self.num_classes, images=logits.shape[1], like=boxes)
         normalizer = normalizer or self.normalizer(targets, logits.shape[2])
         pairs = Pairs.of(self.matching(logits, boxes, truth), truth, logits.device)
@@ -185,8 +197,9 @@ class SetCriterion:
         with torch.no_grad():
             losses.metrics = self._metrics(logits, truth, pairs, suffixes)
         if outputs.proposals is not None:
-            proposed = self._charge_proposals(outputs.proposals, truth, normalizer)
-            losses = Losses(losses.total + proposed.total, {**losses.terms, **proposed.terms}, losses.metrics)
+            losses = losses.joined(self._charge_proposals(outputs.proposals, truth, normalizer))
+        if outputs.restored is not None:
+            losses = losses.joined(self._charge_restored(outputs.restored, truth, normalizer))
         return losses
 
     def _weighted(self, by_layer: dict[str, Tensor], suffixes: Sequence[str]) -> Losses:
@@ -201,16 +214,29 @@ class SetCriterion:
         """Losses of a two-stage source, matched like a layer; where it knows objects only, every label is 0."""
         if proposals.class_agnostic:
             truth = [t._replace(labels=torch.zeros_like(t.labels)) for t in truth]
-        logits, boxes = proposals.logits[None].float(), proposals.boxes[None].float()
-        if proposals.logits.dtype == torch.float64:
-            logits, boxes = proposals.logits[None], proposals.boxes[None]
+        logits, boxes = (_at_least_float(x[None]) for x in (proposals.logits, proposals.boxes))
         pairs = Pairs.of(self.matching(logits, boxes, truth), truth, logits.device)
         return self._weighted(self._terms(logits, boxes, pairs, normalizer), ["_enc"])
+
+    def _charge_restored(self, restored: Restored, truth: Sequence[Truth], normalizer: Normalizer) -> Losses:
+        """Losses of denoising queries, each against the object that it was made of, divided by the number of groups.
+
+        Those made of nothing, empty places of smaller images included, are to say nothing (as the official codes).
+        """
+        noised = restored.noised
+        logits, boxes = (_at_least_float(x) for x in (restored.logits, restored.boxes))
+        pairs = Pairs.of_noised(noised.objects.flatten(1), truth, logits.shape[0])
+        groups = noised.empty.shape[1]
+        shared = Normalizer(max(normalizer.num_boxes, 1.0) * groups, max(normalizer.class_weight, 1.0) * groups)
+        suffixes = [f"_dn_{layer}" for layer in range(logits.shape[0] - 1)] + ["_dn"]
+        return self._weighted(self._terms(logits, boxes, pairs, shared), suffixes)
 
     def _terms(self, logits: Tensor, boxes: Tensor, pairs: Pairs, normalizer: Normalizer) -> dict[str, Tensor]:
         layers = logits.shape[0]
         predicted, num_boxes = boxes[pairs.slots], max(normalizer.num_boxes, 1.0)
-        giou = geometry.elementwise_giou(geometry.cxcywh_to_xyxy(predicted), geometry.cxcywh_to_xyxy(pairs.boxes))
+        giou = geometry.elementwise_giou(
+            geometry.cxcywh_to_xyxy(predicted), geometry.cxcywh_to_xyxy(pairs.boxes), eps=self.weights.giou_eps
+        )
         return {
             "ce": self.classification.loss(logits, pairs.slots, pairs.labels, normalizer.class_weight),
             "bbox": (predicted - pairs.boxes).abs().view(layers, -1).sum(1) / num_boxes,
@@ -256,3 +282,13 @@ class Pairs(NamedTuple):
         layer, image, query, target = index.unbind(0)
         boxes, labels = torch.cat([t.boxes for t in truth]), torch.cat([t.labels for t in truth])
         return cls((layer, image, query), boxes[target], labels[target])
+
+    @classmethod
+    def of_noised(cls, objects: Int64[Tensor, "B Q"], truth: Sequence[Truth], layers: int) -> Pairs:
+        """Pairs that are known without matching: each query's object of its image (-1: none), for every layer."""
+        image, query = (objects >= 0).nonzero(as_tuple=True)
+        starts = torch.tensor([0, *(len(t.labels) for t in truth[:-1])], device=objects.device).cumsum(0)
+        target = (starts[image] + objects[image, query]).repeat(layers)
+        layer = torch.arange(layers, device=objects.device).repeat_interleave(len(image))
+        boxes, labels = torch.cat([t.boxes for t in truth]), torch.cat([t.labels for t in truth])
+        return cls((layer, image.repeat(layers), query.repeat(layers)), boxes[target], labels[target])

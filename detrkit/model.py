@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from detrkit.backbones import Backbone
 from detrkit.classification import Classification
 from detrkit.config import DetectorConfig
+from detrkit.denoising import Denoising, Noised
 from detrkit.errors import ConfigError, ShapeError
 from detrkit.heads import boxes_from, head_of, heads, told
 from detrkit.labels import LabelSpace
@@ -21,6 +22,7 @@ from detrkit.presets import config as preset_config
 from detrkit.queries import ObjectQueries
 from detrkit.registry import REGISTRY
 from detrkit.selection import Selection
+from detrkit.targets import check_targets
 from detrkit.transformer import (
     Decoder,
     DecoderLayer,
@@ -30,6 +32,7 @@ from detrkit.transformer import (
     FeedForward,
     Memory,
     Proposals,
+    Queries,
     Residual,
     initialize,
     with_position,
@@ -52,6 +55,14 @@ class LayerOutput(NamedTuple):
     pred_boxes: Float[Tensor, "B Q 4"]
 
 
+class Restored(NamedTuple):
+    """What the denoising queries say: logits [L, B, G n, C], boxes [L, B, G n, 4], and what they were made of."""
+
+    logits: Float[Tensor, "L B _ C"]
+    boxes: Float[Tensor, "L B _ 4"]
+    noised: Noised
+
+
 class DetectorOutput(NamedTuple):
     """What a detector says, all decoder layers stacked, the last one being the answer.
 
@@ -59,11 +70,13 @@ class DetectorOutput(NamedTuple):
         logits: [L, B, Q, C]; for softmax classification C = K + 1 and the last is no-object.
         boxes: [L, B, Q, 4], cxcywh in [0, 1] of the unpadded image.
         proposals: what a two-stage source proposed; None elsewhere.
+        restored: what became of noised objects in training; None elsewhere.
     """
 
     logits: Float[Tensor, "L B Q C"]
     boxes: Float[Tensor, "L B Q 4"]
     proposals: Proposals | None = None
+    restored: Restored | None = None
 
     @property
     def pred_logits(self) -> Float[Tensor, "B Q C"]:
@@ -107,6 +120,7 @@ class Detector(nn.Module):
         decoder: Decoder,
         classification: Classification,
         selection: Selection,
+        denoising: Denoising | None = None,
         exact_padding: ExactPadding | None = None,
     ) -> None:
         super().__init__()
@@ -115,18 +129,24 @@ class Detector(nn.Module):
         self.backbone, self.positional = backbone, positional
         self.neck = neck
         self.encoder, self.queries, self.decoder = encoder, queries, decoder
-        self.selection = selection
+        self.selection, self.denoising = selection, denoising
         self.exact_padding = exact_padding
         layers = None if config.share_heads else config.dec_layers
         self.class_embed = heads(lambda: nn.Linear(config.d_model, self.classification.num_logits), layers)
         self.bbox_embed = heads(lambda: box_head(config), layers)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None = None) -> DetectorOutput:
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        mask: Bool[Tensor, "B H W"] | None = None,
+        targets: Sequence[Any] | None = None,
+    ) -> DetectorOutput:
         """Detect.
 
         Args:
             images: [B, 3, H, W] floating point, normalised by ImageNet's mean and deviation; padded right and below.
             mask: [B, H, W] bool, True = padding; None when nothing is padded.
+            targets: of the images, see `SetCriterion`; used in training where the detector restores noised objects.
 
         Raises:
             ShapeError: images or mask of another dtype or shape, or images that look unnormalised.
@@ -134,12 +154,24 @@ class Detector(nn.Module):
         check_images(images, mask)
         memory = self.encoder(self.tokenize(images, mask))
         queries = self.queries(memory)
-        decoded = self.decoder(queries, memory, self.refine if self.config.refinement != "none" else None)
+        noised = self.noise(targets) if self.training and targets is not None else None
+        placed = queries if noised is None else with_noised(queries, noised, self.queries.embed(noised.labels))
+        decoded = self.decoder(placed, memory, self.refine if self.config.refinement != "none" else None)
         logits, offsets = (told(head, decoded.states) for head in (self.class_embed, self.bbox_embed))
         told_from = zip(offsets, decoded.references, strict=True)
         boxes = torch.stack([boxes_from(o, r, self.config.reference_eps) for o, r in told_from])
-        first = 0 if self.config.aux_loss else -1
-        return DetectorOutput(logits[first:], boxes[first:], queries.proposals)
+        first, count = 0 if self.config.aux_loss else -1, queries.content.shape[1]
+        found = DetectorOutput(logits[first:, :, :count], boxes[first:, :, :count], queries.proposals)
+        if noised is None:
+            return found
+        return found._replace(restored=Restored(logits[first:, :, count:], boxes[first:, :, count:], noised))
+
+    def noise(self, targets: Sequence[Any]) -> Noised | None:
+        """Noised queries of the truth, where the detector is trained with them."""
+        if self.denoising is None:
+            return None
+        like = next(self.parameters())
+        return self.denoising.noise(check_targets(targets, self.config.num_classes, like=like))
 
     def refine(
         self, layer: int, states: Float[Tensor, "B Q D"], references: Float[Tensor, "B Q P"]
@@ -238,6 +270,18 @@ class Detector(nn.Module):
 def box_head(config: DetectorConfig) -> MLP:
     """A fresh head for boxes (DETR, section 3.2)."""
     return MLP(*[config.d_model] * config.bbox_layers, 4)
+
+
+def with_noised(queries: Queries, noised: Noised, content: Float[Tensor, "B G n D"]) -> Queries:
+    """The queries with denoising ones behind them."""
+    boxes = noised.boxes.flatten(1, 2)
+    if queries.references is None or queries.references.shape[-1] != boxes.shape[-1]:
+        raise ConfigError(["denoising: needs queries whose references are boxes, such as queries=labelled or mixed"])
+    return queries._replace(
+        content=torch.cat([queries.content, content.flatten(1, 2)], dim=1),
+        references=torch.cat([queries.references, boxes], dim=1),
+        groups=noised.empty,
+    )
 
 
 def valid_share(padding: Bool[Tensor, "B h w"], like: Tensor) -> Float[Tensor, "B 2"]:
@@ -354,6 +398,7 @@ def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:
         decoder=parts.decoder(),
         classification=parts.make("classification", config.classification),
         selection=parts.make("selection", config.selection),
+        denoising=parts.make("denoising", config.denoising),
         exact_padding=exact_padding,
     )
 

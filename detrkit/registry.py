@@ -27,6 +27,7 @@ ROLES: dict[str, str] = {
     "backbones": "Backbone",
     "classification": "Classification",
     "datasets": "Dataset",
+    "denoising": "Denoising",
     "matchers": "Matcher",
     "necks": "Neck",
     "placement": "Placement",

@@ -69,6 +69,8 @@ class Queries(NamedTuple):
             that the query starts from; None where there is none.
         sine: [B, Q, D], code of the reference, kept apart from the content (Conditional DETR); None where there is none.
         proposals: of a two-stage source, to be trained; None elsewhere.
+        groups: places [B, G, n] of the last G n queries that hold nothing: denoising queries in groups, each of which
+            sees the other queries and itself, while those see no group; None without groups.
     """
 
     content: Float[Tensor, "B Q D"]
@@ -76,6 +78,12 @@ class Queries(NamedTuple):
     references: Float[Tensor, "B Q _"] | None = None
     sine: Float[Tensor, "B Q D"] | None = None
     proposals: Proposals | None = None
+    groups: Bool[Tensor, "B G n"] | None = None
+
+    def part(self, start: int, end: int) -> Queries:
+        """Some of the queries, without groups."""
+        parts = (None if x is None else x[:, start:end] for x in self[:4])
+        return Queries(*parts)  # type: ignore[arg-type]
 
 
 def with_position(tokens: Tensor, positions: Tensor | None) -> Tensor:
@@ -89,6 +97,25 @@ def read(part: nn.Module, queries: Queries, memory: Memory) -> Float[Tensor, "B 
         placed = with_position(queries.content, queries.positions)
         return part(placed, memory.keys, memory.tokens, mask=memory.padding).output
     return part(queries, memory)
+
+
+def read_each_other(part: nn.Module, queries: Queries) -> Float[Tensor, "B Q D"]:
+    """Queries read each other; those of a group read the others and their own group (DN-DETR, section 3.4)."""
+    if queries.groups is None:
+        return read(part, queries, Memory(queries.content, queries.positions))
+    batch, groups, size = queries.groups.shape
+    count = queries.content.shape[1] - groups * size
+    main, noised = queries.part(0, count), queries.part(count, queries.content.shape[1])
+    apart = Queries(*(None if x is None else x.reshape(batch * groups, size, -1) for x in noised[:4]))
+    tokens, positions = (
+        None if a is None or b is None else torch.cat([a.repeat_interleave(groups, 0), b], dim=1)
+        for a, b in ((main.content, apart.content), (main.positions, apart.positions))
+    )
+    hidden = torch.cat([queries.groups.new_zeros(batch * groups, count), queries.groups.flatten(0, 1)], dim=1)
+    restored = read(part, apart, Memory(tokens, positions, hidden))  # type: ignore[arg-type]
+    return torch.cat(
+        [read(part, main, Memory(main.content, main.positions)), restored.reshape(batch, groups * size, -1)], dim=1
+    )
 
 
 class MLP(nn.Module):
@@ -209,8 +236,7 @@ class DecoderLayer(nn.Module):
         """What the queries hold after this layer."""
 
         def read_queries(content: Tensor) -> Tensor:
-            mine = queries._replace(content=content)
-            return read(self.self_attn, mine, Memory(content, queries.positions))  # type: ignore[arg-type]
+            return read_each_other(self.self_attn, queries._replace(content=content))  # type: ignore[arg-type]
 
         def read_image(content: Tensor) -> Tensor:
             return read(self.cross_attn, queries._replace(content=content), memory)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from torch import nn
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 
+from detrkit.errors import ConfigError
 from detrkit.transformer import Memory, Queries
 
 
@@ -16,6 +18,10 @@ class ObjectQueries(nn.Module, ABC):
     Laws: as many queries as asked for, no two alike; images of a batch do not influence each other; padding has no
     influence, not even when it is NaN; every parameter gets a gradient.
     """
+
+    def embed(self, labels: Int64[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
+        """What a denoising query of each label holds; refused by sources that know no labels."""
+        raise ConfigError([f"denoising: {type(self).__name__} embeds no labels; use queries=labelled or queries=mixed"])
 
     @abstractmethod
     def forward(self, memory: Memory) -> Queries:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 
 from detrkit.fields import Positive
 from detrkit.queries import ObjectQueries
@@ -29,6 +30,11 @@ class LabelledQueries(ObjectQueries):
         super().__init__()
         self.anchors = nn.Embedding(num_queries, 4)
         self.labels = nn.Embedding(num_classes + 1, d_model - 1)
+
+    def embed(self, labels: Int64[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
+        """Embeddings of labels, with the indicator set."""
+        known = self.labels(labels)
+        return torch.cat([known, torch.ones_like(known[..., :1])], dim=-1)
 
     def forward(self, memory: Memory) -> Queries:
         """The same for every image: one content for all, references [B, Q, 4]."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from torch import nn
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 
 from detrkit.fields import Positive
 from detrkit.queries._proposals import TwoStageQueries, pick
@@ -26,6 +27,11 @@ class MixedQueries(TwoStageQueries):
     def __init__(self, d_model: Positive, num_queries: Positive, num_classes: Positive) -> None:
         super().__init__(d_model, num_queries, num_classes)
         self.content = nn.Embedding(num_queries, d_model)
+        self.labels = nn.Embedding(num_classes + 1, d_model)  # of denoising queries; the last row is never used
+
+    def embed(self, labels: Int64[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
+        """Embeddings of labels."""
+        return self.labels(labels)
 
     def forward(self, memory: Memory) -> Queries:
         """Content and references [B, Q, 4] of each image, and the chosen proposals."""
