@@ -217,6 +217,7 @@ def recipe(**changes: Any) -> Callable[[Preset], Preset]:
 
     def attach(preset: Preset) -> Preset:
         preset.recipe = TrainConfig().replace(**changes)  # type: ignore[attr-defined]
+        preset.changes = changes  # type: ignore[attr-defined]
         return preset
 
     return attach

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,11 +10,33 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrkit.boxes import inverse_sigmoid
+from detrkit.transformer import MLP
 
 
 def heads(make: Callable[[], nn.Module], layers: int | None) -> nn.Module:
     """One head for all layers, or a list of ``layers``."""
     return make() if layers is None else nn.ModuleList(make() for _ in range(layers))
+
+
+def start(class_embed: nn.Module, bbox_embed: nn.Module, *, prior: float | None, box_bias: float | None) -> None:
+    """First values of the heads, where they are not those of their layers (Deformable DETR, as its official code).
+
+    Args:
+        class_embed: heads for classes, last linear layer and all.
+        bbox_embed: heads for boxes.
+        prior: probability that every class is to start with; None: as it comes.
+        box_bias: what width and height start from, before the sigmoid, while the last layer says nothing: boxes start
+            at their references; None: as it comes.
+    """
+    if prior is not None:
+        for linear in [m for m in class_embed.modules() if isinstance(m, nn.Linear)]:
+            nn.init.constant_(linear.bias, -math.log((1 - prior) / prior))
+    if box_bias is not None:
+        for last in [m.layers[-1] for m in bbox_embed.modules() if isinstance(m, MLP)]:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        first = head_of(bbox_embed, 0)
+        nn.init.constant_(first.layers[-1].bias[2:], box_bias)
 
 
 def head_of(head: nn.Module, layer: int) -> nn.Module:

@@ -13,7 +13,7 @@ from detrkit.classification import Classification
 from detrkit.config import DetectorConfig
 from detrkit.denoising import Denoising, Noised
 from detrkit.errors import ConfigError, ShapeError
-from detrkit.heads import boxes_from, head_of, heads, told
+from detrkit.heads import boxes_from, head_of, heads, start, told
 from detrkit.labels import LabelSpace
 from detrkit.necks import Neck
 from detrkit.padding import ExactPadding, every_nth
@@ -134,6 +134,7 @@ class Detector(nn.Module):
         layers = None if config.share_heads else config.dec_layers
         self.class_embed = heads(lambda: nn.Linear(config.d_model, self.classification.num_logits), layers)
         self.bbox_embed = heads(lambda: box_head(config), layers)
+        start(self.class_embed, self.bbox_embed, prior=classification.prior, box_bias=self.box_bias())
 
     def forward(
         self,
@@ -155,7 +156,10 @@ class Detector(nn.Module):
         memory = self.encoder(self.tokenize(images, mask))
         queries = self.queries(memory)
         noised = self.noise(targets) if self.training and targets is not None else None
-        placed = queries if noised is None else with_noised(queries, noised, self.queries.embed(noised.labels))
+        if noised is not None:
+            placed = with_noised(queries, noised, self.queries.embed(noised.labels))
+        else:
+            placed = self.with_every_gradient(queries)
         decoded = self.decoder(placed, memory, self.refine if self.config.refinement != "none" else None)
         logits, offsets = (told(head, decoded.states) for head in (self.class_embed, self.bbox_embed))
         told_from = zip(offsets, decoded.references, strict=True)
@@ -166,12 +170,25 @@ class Detector(nn.Module):
             return found
         return found._replace(restored=Restored(logits[first:, :, count:], boxes[first:, :, count:], noised))
 
+    def with_every_gradient(self, queries: Queries) -> Queries:
+        """The same queries; in training without noised ones, what embeds those still gets a gradient, of zero."""
+        if self.denoising is None or not self.training:
+            return queries
+        label = torch.zeros(1, dtype=torch.int64, device=queries.content.device)
+        return queries._replace(content=queries.content + 0 * self.queries.embed(label).sum())
+
     def noise(self, targets: Sequence[Any]) -> Noised | None:
         """Noised queries of the truth, where the detector is trained with them."""
         if self.denoising is None:
             return None
         like = next(self.parameters())
         return self.denoising.noise(check_targets(targets, self.config.num_classes, like=like))
+
+    def box_bias(self) -> float | None:
+        """What width and height of boxes start from; None where boxes are told from no reference."""
+        if self.queries.box_bias is not None:
+            return self.queries.box_bias
+        return self.decoder.placement.box_bias
 
     def refine(
         self, layer: int, states: Float[Tensor, "B Q D"], references: Float[Tensor, "B Q P"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from detrkit.model import Detector
 
 TRUNK, QUERIES, CLASSES = "backbone.", "queries.", "class_embed."
-READS_TRUNK = "input_proj."
+READS_TRUNK = "neck."
 COUNTER = "num_batches_tracked"  # a norm's count of batches: frozen norms have none, and nothing depends on it
 # fields that change what the same tensors compute
 MEANING = (

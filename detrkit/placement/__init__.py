@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -16,7 +17,12 @@ class Placement(nn.Module, ABC):
     """Contract of the role. Keep it by defining `forward`, and `start` where something is to be done once.
 
     Laws: neither the content nor the references change; images and queries do not influence each other.
+
+    Attributes:
+        box_bias: as of `ObjectQueries`, where the placement gives the references.
     """
+
+    box_bias: ClassVar[float | None] = None
 
     def start(self, queries: Queries) -> Queries:
         """Queries before the first layer."""

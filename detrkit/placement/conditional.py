@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 from detrkit.fields import Positive
 from detrkit.placement import Placement, sine_codes
@@ -16,6 +16,8 @@ class ConditionalPlacement(Placement):
     Args:
         d_model: width D.
     """
+
+    box_bias: ClassVar[float | None] = 0.0
 
     def __init__(self, d_model: Positive) -> None:
         super().__init__()

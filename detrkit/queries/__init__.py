@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -17,7 +17,13 @@ class ObjectQueries(nn.Module, ABC):
 
     Laws: as many queries as asked for, no two alike; images of a batch do not influence each other; padding has no
     influence, not even when it is NaN; every parameter gets a gradient.
+
+    Attributes:
+        box_bias: what width and height of a box start from, before the sigmoid, when it is told from the references
+            that this source gives; None: it gives none.
     """
+
+    box_bias: ClassVar[float | None] = None
 
     def embed(self, labels: Int64[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
         """What a denoising query of each label holds; refused by sources that know no labels."""

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from detrkit.boxes import inverse_sigmoid
+from detrkit.classification.focal import FocalClassification
+from detrkit.heads import start
 from detrkit.queries import ObjectQueries
 from detrkit.transformer import MLP, Memory, Proposals, cell_centres
 
@@ -29,6 +31,7 @@ class TwoStageQueries(ObjectQueries):
     """
 
     class_agnostic: ClassVar[bool]
+    box_bias: ClassVar[float | None] = 0.0
 
     def __init__(self, d_model: int, num_queries: int, num_classes: int) -> None:
         super().__init__()
@@ -36,6 +39,7 @@ class TwoStageQueries(ObjectQueries):
         self.output, self.output_norm = nn.Linear(d_model, d_model), nn.LayerNorm(d_model)
         self.class_embed = nn.Linear(d_model, num_classes)
         self.bbox_embed = MLP(d_model, d_model, d_model, 4)
+        start(self.class_embed, self.bbox_embed, prior=FocalClassification.prior, box_bias=0.0)
 
     def propose(self, memory: Memory) -> tuple[Proposals, Float[Tensor, "B N 4"], Float[Tensor, "B N D"]]:
         """Logits and boxes of every token, the boxes' logits, and the tokens that say so."""

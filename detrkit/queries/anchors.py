@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import nn
@@ -20,6 +20,8 @@ class AnchorQueries(ObjectQueries):
         d_model: width D of a query.
         num_queries: number Q of queries.
     """
+
+    box_bias: ClassVar[float | None] = 0.0
 
     def __init__(self, d_model: Positive, num_queries: Positive) -> None:
         super().__init__()

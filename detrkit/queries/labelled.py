@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -25,6 +25,8 @@ class LabelledQueries(ObjectQueries):
         num_queries: number Q of queries.
         num_classes: number of classes.
     """
+
+    box_bias: ClassVar[float | None] = 0.0
 
     def __init__(self, d_model: Positive, num_queries: Positive, num_classes: Positive) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 from torch import nn
 
@@ -19,6 +19,8 @@ class PointQueries(ObjectQueries):
         d_model: width D of a query.
         num_queries: number Q of queries.
     """
+
+    box_bias: ClassVar[float | None] = -2.0
 
     def __init__(self, d_model: Positive, num_queries: Positive) -> None:
         super().__init__()

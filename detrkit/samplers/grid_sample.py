@@ -25,7 +25,7 @@ class GridSampleSampler(Sampler):
         weights: Float[Tensor, "B Q H L P"],
     ) -> Float[Tensor, "B Q D"]:
         """As the contract."""
-        batch, queries, heads = points.shape[:3]
+        batch, _, heads = points.shape[:3]
         maps = value.permute(0, 2, 3, 1).flatten(0, 1)  # [B H, d, N]
         grid = (2 * points - 1).transpose(1, 2).flatten(0, 1)  # [B H, Q, L, P, 2]
         read = []
@@ -33,4 +33,4 @@ class GridSampleSampler(Sampler):
             read.append(F.grid_sample(part.unflatten(2, shape), grid[:, :, level], align_corners=False))
         found = torch.stack(read, dim=-2)  # [B H, d, Q, L, P]
         shares = weights.transpose(1, 2).flatten(0, 1)[:, None]
-        return (found * shares).sum((-2, -1)).reshape(batch, -1, queries).transpose(1, 2)
+        return (found * shares).sum((-2, -1)).unflatten(0, (batch, heads)).flatten(1, 2).transpose(1, 2)

@@ -183,7 +183,10 @@ def fit(
     """
     renaming = chosen.renaming
     surplus = [name for name in foreign.tensors if renaming.ours(name) not in own]
-    notes = {name: _reason(name, chosen.layout.superfluous) for name in surplus}
+    notes = {
+        name: "a copy of another entry" if renaming.repeats(name) else _reason(name, chosen.layout.superfluous)
+        for name in surplus
+    }
     unknown = [name for name, note in notes.items() if note is None]
     if missing := [name for name in own if name not in weights]:
         wanted = [part for name in missing for part in renaming.theirs(name) or (name,) if part not in foreign.tensors]

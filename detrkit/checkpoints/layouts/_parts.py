@@ -88,20 +88,25 @@ class Sizes:
     def __init__(self, weights: Mapping[str, Tensor], renaming: Renaming, path: Path) -> None:
         self.weights, self.renaming, self.path = weights, renaming, path
 
-    def fields(self, queries: str) -> dict[str, Any]:
-        """The sizes by field of `DetectorConfig`; `queries` is the role's component.
+    def fields(self, table: str | None, class_embed: str = "class_embed", background: int = 1) -> dict[str, Any]:
+        """The sizes by field of `DetectorConfig`.
+
+        Args:
+            table: the learned table that has a row a query; None: there is none.
+            class_embed: the head for classes.
+            background: logits of that head beyond the classes.
 
         Raises:
             CheckpointError: an entry that is needed for them is missing.
         """
-        num_queries, d_model = self.shape(f"queries.{queries}.weight")
+        ffn, d_model = self.shape("decoder.layers.0.ffn.linear1.weight")
         return {
             "d_model": d_model,
-            "num_queries": num_queries,
-            "num_classes": self.shape("class_embed.weight")[0] - 1,
+            **({} if table is None else {"num_queries": self.shape(table)[0]}),
+            "num_classes": self.shape(f"{class_embed}.weight")[0] - background,
             "enc_layers": self.count(r"encoder\.layers\.(\d+)\."),
             "dec_layers": self.count(r"decoder\.layers\.(\d+)\."),
-            "dim_feedforward": self.shape("decoder.layers.0.ffn.linear1.weight")[0],
+            "dim_feedforward": ffn,
         }
 
     def shape(self, name: str) -> tuple[int, int]:

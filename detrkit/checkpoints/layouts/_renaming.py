@@ -53,9 +53,11 @@ class Renaming:
         rows: pairs of our pattern and theirs, both with the same wildcards in the same order. Where theirs is a tuple,
             one tensor of ours holds several of theirs, joined along the first dimension. Rows stand in the order of the
             foreign state dict; neighbours that begin alike before ``#`` take turns, number by number.
+        copies: patterns of foreign entries that only repeat others, where a shared module stands in several places.
     """
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[Row], copies: Iterable[str] = ()) -> None:
+        self.copies = tuple(map(Pattern, copies))
         self.rows = tuple(
             _Row(Pattern(ours), tuple(map(Pattern, (theirs,) if isinstance(theirs, str) else theirs)))
             for ours, theirs in rows
@@ -85,8 +87,12 @@ class Renaming:
         return None, ()
 
     def explained(self, names: Iterable[str]) -> int:
-        """How many of these foreign names the table knows."""
-        return sum(self.ours(name) is not None for name in names)
+        """How many of these foreign names the table knows, copies included."""
+        return sum(self.ours(name) is not None or self.repeats(name) for name in names)
+
+    def repeats(self, name: str) -> bool:
+        """Whether a foreign entry only repeats another."""
+        return any(pattern.match(name) is not None for pattern in self.copies)
 
     def to_ours(self, state: Mapping[str, Tensor], *, path: Path | None = None) -> dict[str, Tensor]:
         """A foreign state dict in our names; unknown entries, and joined ones that lack a part, are left out.

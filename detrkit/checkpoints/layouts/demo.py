@@ -26,7 +26,7 @@ def rows(trunk: list[Row]) -> list[Row]:
         ("positional.row_embed.weight", "row_embed"),
         ("positional.col_embed.weight", "col_embed"),
         *trunk,
-        ("input_proj.*", "conv.*"),
+        ("neck.projection.*", "conv.*"),
         *TRANSFORMER,
         ("class_embed.*", "linear_class.*"),
         ("bbox_embed.layers.0.*", "linear_bbox.*"),

@@ -61,7 +61,7 @@ class TorchFile(Layout):
         base, told = self.base(spelling), foreign.told
         attention = attention_of(told.get("nheads", 8))
         return base.replace(
-            **sizes.fields(base.queries),
+            **sizes.fields(f"queries.{base.queries}.weight"),
             **{name: told[name] for name in ARGUMENTS if name in told},
             **dict.fromkeys(ATTENTIONS, attention),
             backbone=Trunk(sizes.resnet(), self.norm, bool(told.get("dilation", False))).spec(),
@@ -100,7 +100,7 @@ class Official(TorchFile):
                 ("class_embed.*", "class_embed.*"),
                 ("bbox_embed.layers.#.*", "bbox_embed.layers.#.*"),
                 ("queries.positions.weight", "query_embed.weight"),
-                ("input_proj.*", "input_proj.*"),
+                ("neck.projection.*", "input_proj.*"),
                 *trunk_rows("backbone.0.body"),
                 ("positional.row_embed.weight", "backbone.1.row_embed.weight"),
                 ("positional.col_embed.weight", "backbone.1.col_embed.weight"),

@@ -103,7 +103,7 @@ def table(version: str, trunk: str) -> Renaming:
             ("positional.row_embed.weight", f"{names.positional}.row_embeddings.weight"),
             ("positional.col_embed.weight", f"{names.positional}.column_embeddings.weight"),
             ("queries.positions.weight", "model.query_position_embeddings.weight"),
-            ("input_proj.*", "model.input_projection.*"),
+            ("neck.projection.*", "model.input_projection.*"),
             *layer_rows("encoder", {"self_attn": "self_attn"}, names),
             ("encoder.norm.*", "model.encoder.layernorm.*"),
             *layer_rows("decoder", {"self_attn": "self_attn", "cross_attn": "encoder_attn"}, names),
@@ -160,7 +160,7 @@ class Transformers(Layout):
 
     def config(self, foreign: Foreign, spelling: str, sizes: Sizes) -> DetectorConfig:
         """As the contract."""
-        told, shown = foreign.told, sizes.fields("positions")
+        told, shown = foreign.told, sizes.fields("queries.positions.weight")
         check_told(foreign)
         for field, ours in SHOWN.items():
             if told.get(field, shown[ours]) != shown[ours]:
