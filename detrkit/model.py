@@ -24,11 +24,11 @@ from detrkit.registry import REGISTRY
 from detrkit.selection import Selection
 from detrkit.targets import check_targets
 from detrkit.transformer import (
+    MLP,
     Decoder,
     DecoderLayer,
     Encoder,
     EncoderLayer,
-    MLP,
     FeedForward,
     Memory,
     Proposals,
@@ -200,7 +200,10 @@ class Detector(nn.Module):
         """Images -> tokens with positions, before the encoder."""
         levels = self.neck(self.see(images, mask))
         shapes = tuple((level.shape[-2], level.shape[-1]) for level in levels)
-        paddings = [self.padding_at(mask, *where) for where in zip(self.neck.strides, *zip(*shapes))] if mask is not None else None
+        paddings = None
+        if mask is not None:
+            where = zip(self.neck.strides, shapes, strict=True)
+            paddings = [self.padding_at(mask, stride, *shape) for stride, shape in where]
         positions = self.positions_of(images, shapes, paddings)
         tokens = self.config.feature_scale * torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)
         if self.config.position_at == "input":
@@ -208,9 +211,13 @@ class Detector(nn.Module):
         if paddings is None:
             return Memory(tokens, positions, None, shapes)
         padding = torch.cat([padding.flatten(1) for padding in paddings], dim=1)
-        return Memory(tokens, positions, padding, shapes, torch.stack([valid_share(p, tokens) for p in paddings], dim=1))
+        return Memory(
+            tokens, positions, padding, shapes, torch.stack([valid_share(p, tokens) for p in paddings], dim=1)
+        )
 
-    def positions_of(self, images: Tensor, shapes: Sequence[tuple[int, int]], paddings: Sequence[Tensor] | None) -> Tensor | None:
+    def positions_of(
+        self, images: Tensor, shapes: Sequence[tuple[int, int]], paddings: Sequence[Tensor] | None
+    ) -> Tensor | None:
         """Codes of all cells [B, N, D], those of a level told apart by the neck."""
         if self.positional is None:
             return None

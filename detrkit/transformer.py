@@ -6,6 +6,7 @@ One skeleton for every member: what differs between papers is injected as a part
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -67,7 +68,7 @@ class Queries(NamedTuple):
         positions: [B, Q, D], where or who it is: added to queries and keys, never to values; None where there is none.
         references: [B, Q, 2] or [B, Q, 4], a point (cx, cy) or a box (cx, cy, w, h) in [0, 1] of the unpadded image
             that the query starts from; None where there is none.
-        sine: [B, Q, D], code of the reference, kept apart from the content (Conditional DETR); None where there is none.
+        sine: [B, Q, D], code of the reference, kept apart from the content (Conditional DETR); else None.
         proposals: of a two-stage source, to be trained; None elsewhere.
         groups: places [B, G, n] of the last G n queries that hold nothing: denoising queries in groups, each of which
             sees the other queries and itself, while those see no group; None without groups.
@@ -127,7 +128,7 @@ class MLP(nn.Module):
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
         """[..., first width] -> [..., last width]."""
@@ -305,7 +306,7 @@ class Decoder(nn.Module):
 
 
 def cell_centres(memory: Memory) -> Float[Tensor, "B N 2"] | None:
-    """(x, y) of every token's cell in [0, 1] of the unpadded image (Deformable DETR, section 4.1); None without levels."""
+    """(x, y) of every token's cell in [0, 1] of the unpadded image (Deformable DETR, 4.1); None without levels."""
     if not memory.shapes:
         return None
     centres = []

@@ -1,4 +1,4 @@
-"""The role `classification`: how a state becomes a class. The head, the matching cost, the loss and the score agree here."""
+"""The role `classification`: how a state becomes a class. Head, matching cost, loss and score agree here."""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ class ContrastiveDenoising(Denoising):
         labels, boxes, empty = spread(truth)
         count = labels.shape[1]
         groups = max(1, self.number // count)
-        labels, boxes, empty = (torch.cat([part, part], 1)[:, None].repeat_interleave(groups, 1) for part in (labels, boxes, empty))
+        labels, boxes, empty = (
+            torch.cat([part, part], 1)[:, None].repeat_interleave(groups, 1) for part in (labels, boxes, empty)
+        )
         far = torch.arange(2 * count, device=labels.device) >= count
         shift = torch.rand_like(boxes) + far[:, None].to(boxes.dtype)
         sign = torch.randint_like(boxes, 2) * 2 - 1

@@ -54,7 +54,7 @@ class PyramidNeck(Neck):
         if not 0 <= extra < levels:
             yield f"extra: got {extra}; expected 0 to levels - 1 = {levels - 1}"
         elif levels - extra > len(in_channels):
-            yield f"levels={levels} with extra={extra} needs {levels - extra} of the backbone's {len(in_channels)} levels"
+            yield f"levels={levels}, extra={extra}: needs {levels - extra} of the backbone's {len(in_channels)} levels"
 
     def forward(self, maps: Sequence[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B D _ _"]]:
         """As the contract."""

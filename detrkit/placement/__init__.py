@@ -30,12 +30,10 @@ class Placement(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, layer: int, queries: Queries, memory: Memory) -> Queries:
-        """Queries as a layer (counted from 0) sees them: with positions, and a sine code where its reading needs one."""
+        """Queries as a layer (counted from 0) sees them: with positions, and a sine code where readings need one."""
 
 
-def sine_codes(
-    references: Float[Tensor, "*B P"], d_model: int, temperature: float = 10000.0
-) -> Float[Tensor, "*B E"]:
+def sine_codes(references: Float[Tensor, "*B P"], d_model: int, temperature: float = 10000.0) -> Float[Tensor, "*B E"]:
     """Sine and cosine by turns of each coordinate, D/2 channels each, in the order y, x and, of boxes, w, h.
 
     Args:

@@ -52,7 +52,9 @@ class TwoStageQueries(ObjectQueries):
     def anchors(self, memory: Memory) -> tuple[Float[Tensor, "B N 4"], Bool[Tensor, "B N 1"]]:
         """A square around every token's cell, and whether the token may propose: neither padding nor at the border."""
         centres = cell_centres(memory)
-        sides = [SIDE * 2.0**level for level, (height, width) in enumerate(memory.shapes) for _ in range(height * width)]
+        sides = [
+            SIDE * 2.0**level for level, (height, width) in enumerate(memory.shapes) for _ in range(height * width)
+        ]
         side = centres.new_tensor(sides)[None, :, None].expand(centres.shape[0], -1, 2)
         boxes = torch.cat([centres, side], dim=-1)
         usable = ((boxes > NEAREST) & (boxes < 1 - NEAREST)).all(-1, keepdim=True)

@@ -13,7 +13,7 @@ from detrkit.transformer import Memory, Queries
 
 @final
 class PointQueries(ObjectQueries):
-    """A learned position and a learned content each, and a reference point read from the position (Deformable DETR, 4.1).
+    """A learned position and content each, and a reference point read from the position (Deformable DETR, 4.1).
 
     Args:
         d_model: width D of a query.

@@ -63,8 +63,9 @@ def _of_table(
     length: int, rows: Int64[Tensor, "R K"], shares: Float[Tensor, "R K"], gradient: Float[Tensor, "R d"]
 ) -> Float[Tensor, "T d"]:
     """The same sum the other way: every row of the table gathers the gradients of those that have read it."""
-    found, order = rows.flatten().sort(stable=True)
-    first = torch.searchsorted(found, torch.arange(length, device=rows.device))
+    keys = rows.flatten().to(torch.int32 if length < 1 << 31 else torch.int64)  # half the bytes, sorted sooner
+    found, order = keys.sort(stable=True)
+    first = torch.searchsorted(found, torch.arange(length, dtype=keys.dtype, device=keys.device))
     readers, counted = order // rows.shape[1], shares.flatten().index_select(0, order)
     return F.embedding_bag(readers, gradient, first, per_sample_weights=counted, mode="sum")
 
