@@ -11,7 +11,8 @@ from detrkit.config import DetectorConfig, TrainConfig
 from detrkit.errors import DetrkitError
 from detrkit.labels import LabelSpace
 from detrkit.presets import config, presets, training_recipe
-from detrkit.registry import REGISTRY, Spec
+from detrkit.registry import REGISTRY
+from detrkit.specs import Spec
 
 if TYPE_CHECKING:
     from detrkit.checkpoints import load

@@ -144,7 +144,7 @@ class Commands:
         from dataclasses import asdict
 
         from detrkit.listing import import_component
-        from detrkit.registry import Spec
+        from detrkit.specs import Spec
         from detrkit.testing import check_component
 
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 (as python -m does: a stranger's module lies here)

@@ -12,12 +12,13 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, cast, get_type_hints
 
-from detrkit import fields
+from detrkit import fields, fitting
 from detrkit.errors import ConfigError, DetrkitError, nearest
-from detrkit.fields import NonNegative, Positive, Probability, Rate, Role, Weight
-from detrkit.registry import REGISTRY, Spec
+from detrkit.fields import NonNegative, Positive, Probability, Rate, Role, Weight, roles_of
+from detrkit.registry import REGISTRY
+from detrkit.specs import Spec
 
 AttentionSpec = Annotated[str, Role("attention", "reading")]
 
@@ -64,9 +65,15 @@ class _Config:
             if roles and isinstance(values[name], str):
                 role = REGISTRY.first_with(roles, values[name])
                 found += REGISTRY.problems(role, values[name], self.dimensions(), name, self.told_later)
-        return found + list(self._own_problems())
+        found += self._own_problems()
+        return found or list(self._misfits())
 
     def _own_problems(self) -> Iterator[str]:
+        """What is wrong with fields that are right on their own."""
+        return iter(())
+
+    def _misfits(self) -> Iterator[str]:
+        """Parts that do not fit each other, where each is right on its own."""
         return iter(())
 
     def check(self) -> Self:
@@ -154,8 +161,17 @@ class DetectorConfig(_Config):
             yield "DetectorConfig.encoder_norm: no effect with pre_norm=True, which always ends in a norm; leave it out"
         if self.position_at != "attention" and self.positional is None:
             yield f"DetectorConfig.position_at: no effect with positional=None; got {self.position_at!r}"
+        if self.scale_positions and (self.positional is None or self.position_at == "input" or not self.enc_layers):
+            yield "DetectorConfig.scale_positions: no effect without an encoder that adds positions in every attention"
+        if self.refinement != "none" and self.dec_layers == 1:
+            yield f"DetectorConfig.refinement: no effect with dec_layers=1; got {self.refinement!r}"
+        if not (self.share_heads or self.aux_loss or self.dec_layers == 1):
+            yield "DetectorConfig.share_heads: with aux_loss=False only the last layer's heads are trained; share them"
         if isinstance(self.short_side, int) and isinstance(self.long_side, int) and self.long_side < self.short_side:
             yield f"DetectorConfig.long_side: got {self.long_side}; expected at least short_side={self.short_side}"
+
+    def _misfits(self) -> Iterator[str]:
+        return fitting.problems(self)
 
 
 @dataclass(frozen=True)
@@ -212,13 +228,28 @@ class TrainConfig(_Config):
 Preset = Callable[[], DetectorConfig]
 
 
-def recipe(**changes: Any) -> Callable[[Preset], Preset]:
+class TrainedPreset(Protocol):
+    """A preset with its recipe.
+
+    Attributes:
+        recipe: how this model is trained.
+        changes: the same as changes of `TrainConfig`.
+    """
+
+    recipe: TrainConfig
+    changes: dict[str, Any]
+
+    def __call__(self) -> DetectorConfig:
+        """The detector."""
+
+
+def recipe(**changes: Any) -> Callable[[Preset], TrainedPreset]:
     """Decorator of a preset: how this model is trained, as changes of `TrainConfig`."""
 
-    def attach(preset: Preset) -> Preset:
-        preset.recipe = TrainConfig().replace(**changes)  # type: ignore[attr-defined]
-        preset.changes = changes  # type: ignore[attr-defined]
-        return preset
+    def attach(preset: Preset) -> TrainedPreset:
+        trained = cast(TrainedPreset, preset)
+        trained.recipe, trained.changes = TrainConfig().replace(**changes), changes
+        return trained
 
     return attach
 
@@ -260,12 +291,3 @@ def difference(a: _Config, b: _Config) -> dict[str, tuple[Any, Any]]:
 
 def _meaning(value: Any, name: str, owner: _Config) -> Any:
     return Spec.parse(value) if roles_of(owner.annotations()[name]) and isinstance(value, str) else value
-
-
-def roles_of(annotation: Any) -> tuple[str, ...]:
-    """The roles of a spec field, also of an optional one; none of another field."""
-    for choice in (annotation, *get_args(annotation)):
-        for item in fields.base_and_metadata(choice)[1]:
-            if isinstance(item, Role):
-                return (item.name, item.other) if item.other else (item.name,)
-    return ()

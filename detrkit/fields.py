@@ -66,6 +66,15 @@ def base_and_metadata(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     return annotation, ()
 
 
+def roles_of(annotation: Any) -> tuple[str, ...]:
+    """The roles of a spec field, also of an optional one; none of another field."""
+    for choice in (annotation, *get_args(annotation)):
+        for item in base_and_metadata(choice)[1]:
+            if isinstance(item, Role):
+                return (item.name, item.other) if item.other else (item.name,)
+    return ()
+
+
 def describe(annotation: Any) -> str:
     """The accepted values in words, for error messages and listings: ``int, at least 1``."""
     base, metadata = base_and_metadata(annotation)

@@ -32,11 +32,11 @@ def start(class_embed: nn.Module, bbox_embed: nn.Module, *, prior: float | None,
         for linear in [m for m in class_embed.modules() if isinstance(m, nn.Linear)]:
             nn.init.constant_(linear.bias, -math.log((1 - prior) / prior))
     if box_bias is not None:
-        for last in [m.layers[-1] for m in bbox_embed.modules() if isinstance(m, MLP)]:
+        last_layers = [m.last for m in bbox_embed.modules() if isinstance(m, MLP)]
+        for last in last_layers:
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-        first = head_of(bbox_embed, 0)
-        nn.init.constant_(first.layers[-1].bias[2:], box_bias)
+        nn.init.constant_(last_layers[0].bias[2:], box_bias)
 
 
 def head_of(head: nn.Module, layer: int) -> nn.Module:

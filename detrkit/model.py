@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detrkit.backbones import Backbone
+from detrkit.building import Parts, box_head, too_small_a_table
 from detrkit.classification import Classification
 from detrkit.config import DetectorConfig
 from detrkit.denoising import Denoising, Noised
-from detrkit.errors import ConfigError, ShapeError
+from detrkit.errors import ConfigError
 from detrkit.heads import boxes_from, head_of, heads, start, told
+from detrkit.inputs import check_images, mask_at, valid_share
 from detrkit.labels import LabelSpace
 from detrkit.necks import Neck
+from detrkit.outputs import DetectorOutput, LayerOutput, Restored
 from detrkit.padding import ExactPadding, every_nth
 from detrkit.positional import Positional
 from detrkit.presets import config as preset_config
@@ -23,20 +26,7 @@ from detrkit.queries import ObjectQueries
 from detrkit.registry import REGISTRY
 from detrkit.selection import Selection
 from detrkit.targets import check_targets
-from detrkit.transformer import (
-    MLP,
-    Decoder,
-    DecoderLayer,
-    Encoder,
-    EncoderLayer,
-    FeedForward,
-    Memory,
-    Proposals,
-    Queries,
-    Residual,
-    initialize,
-    with_position,
-)
+from detrkit.transformer import Decoder, Encoder, Memory, Queries, with_position
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,53 +35,7 @@ if TYPE_CHECKING:
     from detrkit.checkpoints.report import LoadReport
     from detrkit.detections import Detections
 
-FARTHEST_NORMALIZED_PIXEL = 30.0
-
-
-class LayerOutput(NamedTuple):
-    """What one decoder layer says: class logits [B, Q, C] and boxes [B, Q, 4], cxcywh in [0, 1]."""
-
-    pred_logits: Float[Tensor, "B Q C"]
-    pred_boxes: Float[Tensor, "B Q 4"]
-
-
-class Restored(NamedTuple):
-    """What the denoising queries say: logits [L, B, G n, C], boxes [L, B, G n, 4], and what they were made of."""
-
-    logits: Float[Tensor, "L B _ C"]
-    boxes: Float[Tensor, "L B _ 4"]
-    noised: Noised
-
-
-class DetectorOutput(NamedTuple):
-    """What a detector says, all decoder layers stacked, the last one being the answer.
-
-    Attributes:
-        logits: [L, B, Q, C]; for softmax classification C = K + 1 and the last is no-object.
-        boxes: [L, B, Q, 4], cxcywh in [0, 1] of the unpadded image.
-        proposals: what a two-stage source proposed; None elsewhere.
-        restored: what became of noised objects in training; None elsewhere.
-    """
-
-    logits: Float[Tensor, "L B Q C"]
-    boxes: Float[Tensor, "L B Q 4"]
-    proposals: Proposals | None = None
-    restored: Restored | None = None
-
-    @property
-    def pred_logits(self) -> Float[Tensor, "B Q C"]:
-        """Class logits of the last layer."""
-        return self.logits[-1]
-
-    @property
-    def pred_boxes(self) -> Float[Tensor, "B Q 4"]:
-        """Boxes of the last layer."""
-        return self.boxes[-1]
-
-    @property
-    def aux_outputs(self) -> list[LayerOutput]:
-        """What the earlier layers say, first to last but one."""
-        return [LayerOutput(*pair) for pair in zip(self.logits[:-1], self.boxes[:-1], strict=True)]
+__all__ = ["Detector", "DetectorOutput", "LayerOutput", "Restored", "build", "check_images", "mask_at"]
 
 
 class Detector(nn.Module):
@@ -198,7 +142,7 @@ class Detector(nn.Module):
 
     def tokenize(self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None) -> Memory:
         """Images -> tokens with positions, before the encoder."""
-        levels = self.neck(self.see(images, mask))
+        levels = self.see(images, mask)
         shapes = tuple((level.shape[-2], level.shape[-1]) for level in levels)
         paddings = None
         if mask is not None:
@@ -229,11 +173,11 @@ class Detector(nn.Module):
         return torch.cat(codes, dim=1)
 
     def see(self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None) -> list[Tensor]:
-        """The backbone's maps."""
+        """One map of the transformer's width a level."""
         if mask is None or self.exact_padding is None:
-            return self.backbone(images)
+            return self.neck(self.backbone(images))
         with self.exact_padding.hiding(mask):
-            return self.backbone(images)
+            return self.neck(self.backbone(images))
 
     def padding_at(self, mask: Bool[Tensor, "B H W"], stride: int, height: int, width: int) -> Bool[Tensor, "B h w"]:
         """Which cells of a level are padding."""
@@ -291,11 +235,6 @@ class Detector(nn.Module):
         return load_pretrained(folder)
 
 
-def box_head(config: DetectorConfig) -> MLP:
-    """A fresh head for boxes (DETR, section 3.2)."""
-    return MLP(*[config.d_model] * config.bbox_layers, 4)
-
-
 def with_noised(queries: Queries, noised: Noised, content: Float[Tensor, "B G n D"]) -> Queries:
     """The queries with denoising ones behind them."""
     boxes = noised.boxes.flatten(1, 2)
@@ -306,59 +245,6 @@ def with_noised(queries: Queries, noised: Noised, content: Float[Tensor, "B G n 
         references=torch.cat([queries.references, boxes], dim=1),
         groups=noised.empty,
     )
-
-
-def valid_share(padding: Bool[Tensor, "B h w"], like: Tensor) -> Float[Tensor, "B 2"]:
-    """Which share of width and height is no padding (Deformable DETR, as its official code)."""
-    seen = (~padding).to(like.dtype)
-    return torch.stack([seen[:, 0].mean(-1), seen[:, :, 0].mean(-1)], dim=-1)
-
-
-def mask_at(mask: Bool[Tensor, "B H W"], height: int, width: int) -> Bool[Tensor, "B h w"]:
-    """The padding mask at the size of a feature map, nearest cell (as the official code)."""
-    # what F.interpolate gives, in whole numbers: the runtimes of exported programs round its quotients otherwise
-    rows, columns = (
-        torch.arange(cells, device=mask.device) * size // cells
-        for cells, size in zip((height, width), mask.shape[-2:], strict=True)
-    )
-    return mask[:, rows[:, None], columns]
-
-
-def check_images(images: Tensor, mask: Tensor | None) -> None:
-    """Refuse what is not a batch of normalised images with its mask.
-
-    Raises:
-        ShapeError: says which tensor, what was got and what is expected.
-    """
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ShapeError(
-            "images have the wrong shape", field="images", value=tuple(images.shape), expected="[B, 3, H, W]"
-        )
-    if not images.is_floating_point():
-        raise ShapeError(
-            "images have the wrong dtype",
-            field="images",
-            value=str(images.dtype),
-            expected="floating point, normalised",
-            hint="model.predict(...) takes raw images",
-        )
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != (images.shape[0], *images.shape[-2:])):
-        raise ShapeError(
-            "mask does not fit the images",
-            field="mask",
-            value=f"({mask.dtype}, {tuple(mask.shape)})",
-            expected=f"torch.bool, {(images.shape[0], *images.shape[-2:])}, True = padding",
-        )
-    if torch.compiler.is_compiling() or images.device.type != "cpu":
-        return
-    if images.numel() and float(images.detach().abs().amax()) > FARTHEST_NORMALIZED_PIXEL:
-        raise ShapeError(
-            "images look unnormalised",
-            field="images",
-            value=float(images.detach().abs().amax()),
-            expected=f"values within {FARTHEST_NORMALIZED_PIXEL:g} (ImageNet mean and deviation)",
-            hint="model.predict(...) takes raw images",
-        )
 
 
 def build(
@@ -403,12 +289,12 @@ def build(
 
 def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:
     backbone = REGISTRY.make("backbones", config.backbone)
-    parts = _Parts(config, backbone)
+    parts = Parts(config, backbone)
     neck, positional = parts.make("necks", config.neck), parts.make("positional", config.positional)
     parts.dimensions["num_levels"] = len(neck.strides)
-    if problem := _too_small_a_table(config, positional, backbone):
+    if problem := too_small_a_table(config, positional, backbone):
         raise ConfigError([problem])
-    exact_padding = ExactPadding(backbone) if config.padding_exact else None
+    exact_padding = ExactPadding(backbone, neck) if config.padding_exact else None
     if exact_padding is not None and (problem := exact_padding.problem(config, positional)):
         raise ConfigError([problem])
     return Detector(
@@ -424,72 +310,4 @@ def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:
         selection=parts.make("selection", config.selection),
         denoising=parts.make("denoising", config.denoising),
         exact_padding=exact_padding,
-    )
-
-
-class _Parts:
-    """Makes the parts of one detector; each is told those dimensions that it asks for."""
-
-    def __init__(self, config: DetectorConfig, backbone: Backbone) -> None:
-        self.config = config
-        self.dimensions = {
-            **config.dimensions(),
-            "in_channels": backbone.channels,
-            "strides": backbone.strides,
-        }
-
-    def make(self, role: str, spec: str | None, layer: int = 0) -> Any:
-        """A component, or None where the configuration leaves the part out."""
-        return None if spec is None else REGISTRY.make(role, spec, **{**self.dimensions, "layer": layer})
-
-    def attention(self, spec: str | None, layer: int) -> Any:
-        """A dense attention or another reading, for a layer."""
-        return None if spec is None else self.make(REGISTRY.first_with(("attention", "reading"), spec), spec, layer)
-
-    def residual(self) -> Residual:
-        return Residual(self.config.d_model, self.config.dropout, self.config.pre_norm)
-
-    def ffn(self) -> FeedForward:
-        config = self.config
-        return FeedForward(config.d_model, config.dim_feedforward, config.dropout, config.activation)
-
-    def encoder(self) -> Encoder:
-        config = self.config
-        layers = [
-            EncoderLayer(self.attention(config.encoder_attention, layer), self.ffn(), self.residual)
-            for layer in range(config.enc_layers)
-        ]
-        ends_in_norm = layers and (config.pre_norm or config.encoder_norm)
-        scale = MLP(config.d_model, config.d_model, config.d_model) if config.scale_positions else None
-        stack = Encoder(layers, nn.LayerNorm(config.d_model) if ends_in_norm else None, scale)
-        initialize(stack)
-        return stack
-
-    def decoder(self) -> Decoder:
-        config = self.config
-        layers = [
-            DecoderLayer(
-                self.attention(config.decoder_self_attention, layer),
-                self.attention(config.decoder_cross_attention, layer),
-                self.ffn(),
-                self.residual,
-            )
-            for layer in range(config.dec_layers)
-        ]
-        norm = nn.LayerNorm(config.d_model) if config.decoder_norm else None
-        placement = self.make("placement", config.placement)
-        stack = Decoder(layers, norm, placement, look_twice=config.refinement == "look_twice")
-        initialize(stack)
-        return stack
-
-
-def _too_small_a_table(config: DetectorConfig, positional: Any, backbone: Backbone) -> str | None:
-    """A positional table that the largest image would leave, seen through this backbone's stride."""
-    cells = -(-config.long_side // backbone.strides[-1])
-    if positional is None or positional.max_size is None or cells <= positional.max_size:
-        return None
-    return (
-        f"positional={config.positional} and backbone={config.backbone} do not fit: the table has "
-        f"{positional.max_size} cells a side, but long_side={config.long_side} at stride {backbone.strides[-1]} gives "
-        f"{cells}; use learned(size={cells}) or learned(interpolate=True)"
     )

@@ -1,4 +1,4 @@
-"""Padding that has no effect: what a backbone says of an image, whatever the other images of its batch.
+"""Padding that has no effect: what backbone and neck say of an image, whatever the other images of its batch.
 
 The published models let it have some: a convolution at the image's border reads what lies in the padding, which norms
 and biases have moved away from zero, and the mask of a feature map is the nearest cell's. With `ExactPadding`, every
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from detrkit.backbones import Backbone
 from detrkit.backbones._trunk import strides_of_inputs
+from detrkit.necks import Neck
 
 if TYPE_CHECKING:
     from detrkit.config import DetectorConfig
@@ -35,20 +36,21 @@ def every_nth(mask: Bool[Tensor, "B H W"], stride: int, height: int, width: int)
 
 
 class ExactPadding:
-    """Hooks on a backbone's modules that keep what the padding holds away from its neighbours.
+    """Hooks on the modules of backbone and neck that keep what the padding holds away from its neighbours.
 
     Convolutions and pools see zeros, or nothing, as beyond the border; group norms take their statistics over the
     cells of the image alone.
 
     Args:
         backbone: anything made of such modules; `problem` tells whether it is.
+        neck: the same, reading the maps of the backbone.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: Backbone, neck: Neck) -> None:
+        self.backbone, self.both = backbone, nn.Sequential(backbone, neck)
         self.mask: Tensor | None = None
         self._seen: dict[tuple[int, torch.dtype], Tensor] = {}
-        for module, stride in strides_of_inputs(backbone, LOOKING).items():
+        for module, stride in strides_of_inputs(self.both, LOOKING).items():
             if getattr(module, "kernel_size", None) != (1, 1):
                 _Border(self, stride).attach(module)
 
@@ -75,11 +77,12 @@ class ExactPadding:
         """A line when a part's answer for an image still depends on its padding, seen by trying."""
         if next(self.backbone.parameters()).device.type == "meta":
             return None
-        if (leak := self._leak()) > TOLERANCE:
-            return (
-                f"padding_exact=True and backbone={config.backbone} do not fit: padding moves its features by "
-                f"{leak:.2g} of their deviation; networks of plain convolutions, as ResNets are, and tiny do fit"
-            )
+        for name, trunk in (("backbone", self.backbone), ("neck", self.both)):
+            if (leak := self._leak(trunk)) > TOLERANCE:
+                return (
+                    f"padding_exact=True and {name}={getattr(config, name)} do not fit: padding moves its features by "
+                    f"{leak:.2g} of their deviation; networks of plain convolutions, as ResNets are, and tiny do fit"
+                )
         cells = -(-config.long_side // self.backbone.strides[-1])
         if positional is not None and positional.max_size is None and not _is_local(positional, cells):
             return (
@@ -89,20 +92,19 @@ class ExactPadding:
         return None
 
     @torch.no_grad()
-    def _leak(self) -> float:
+    def _leak(self, trunk: nn.Module) -> float:
         """How far padding moves the features, in deviations of them; tried on an image of 33 x 65."""
-        modes = {module: module.training for module in self.backbone.modules()}
-        self.backbone.eval()
+        modes = {module: module.training for module in trunk.modules()}
+        trunk.eval()
         generator = torch.Generator().manual_seed(0)
         image = F.interpolate(torch.randn(1, 3, 5, 9, generator=generator), (33, 65), mode="bilinear")
-        image = image.to(next(self.backbone.parameters()))
+        image = image.to(next(trunk.parameters()))
         padded = F.pad(image, (0, 79, 0, 47))
         mask = F.pad(torch.zeros_like(image[:, 0], dtype=torch.bool), (0, 79, 0, 47), value=True)
-        alone = self.backbone(image)
+        alone = trunk(image)
         with self.hiding(mask):
             together = [
-                there[..., : here.shape[-2], : here.shape[-1]]
-                for here, there in zip(alone, self.backbone(padded), strict=True)
+                there[..., : here.shape[-2], : here.shape[-1]] for here, there in zip(alone, trunk(padded), strict=True)
             ]
         for module, training in modes.items():
             module.training = training

@@ -1,4 +1,4 @@
-"""Names -> components: spec strings, the registry of roles, plug-ins. Imports no torch.
+"""Names -> components: the registry of roles, plug-ins. Imports no torch.
 
 A role is a folder of the package, a component is a file in it, and the file's name is the registered name. Third
 parties add components through entry points of the group ``detrkit.<role>``, or at run time with `Registry.register`.
@@ -6,13 +6,12 @@ parties add components through entry points of the group ``detrkit.<role>``, or 
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from keyword import iskeyword
@@ -20,6 +19,7 @@ from typing import Any, get_type_hints
 
 from detrkit import fields
 from detrkit.errors import ConfigError, RegistryError, nearest
+from detrkit.specs import Spec
 
 # role -> the abstract base class in `detrkit.<role>` that is its contract
 ROLES: dict[str, str] = {
@@ -38,8 +38,6 @@ ROLES: dict[str, str] = {
     "selection": "Selection",
 }
 
-LONGEST_SPEC = 10_000  # characters
-
 # What a model (or, for data sets, a run) tells its components: the names a signature may have before the star.
 DIMENSIONS: dict[str, str] = {
     "d_model": "width of the tokens",
@@ -53,71 +51,6 @@ DIMENSIONS: dict[str, str] = {
     "split": "part of the data: train, val, test, ...",
     "strides": "stride of each backbone level",
 }
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A component's name with its settings, written ``name`` or ``name(setting=value, ...)``.
-
-    Values are Python literals, bare words (read as strings) or nested specs; nothing is ever executed.
-    """
-
-    name: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str | Spec) -> Spec:
-        """Read a spec string.
-
-        Raises:
-            RegistryError: the text is not a name or a call with keyword settings only.
-        """
-        if isinstance(text, Spec):
-            return text
-        if not isinstance(text, str) or not text.strip() or len(text) > LONGEST_SPEC:
-            raise _bad_spec(text)
-        try:
-            return _read_spec(ast.parse(text.strip(), mode="eval").body, text)
-        except RegistryError:
-            raise
-        except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
-            raise _bad_spec(text) from None
-
-    def __str__(self) -> str:
-        inside = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
-        return f"{self.name}({inside})" if inside else self.name
-
-    def __hash__(self) -> int:
-        return hash((self.name, frozenset(self.settings)))
-
-
-def _bad_spec(text: object, hint: str | None = None) -> RegistryError:
-    if hint is None and isinstance(text, str) and "(" in text:
-        hint = "texts that are no plain words stand in quotes: name(root='/data')"
-    return RegistryError("not a spec string", value=text, expected="name or name(setting=value)", hint=hint)
-
-
-def _read_spec(node: ast.expr, text: str) -> Spec:
-    if isinstance(node, ast.Name):
-        return Spec(node.id)
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise _bad_spec(text)
-    names = [keyword.arg for keyword in node.keywords]
-    if node.args or None in names or len(set(names)) < len(names):
-        raise _bad_spec(text, "settings are given by name, each once")
-    return Spec(node.func.id, {str(kw.arg): _spec_value(kw.value, text) for kw in node.keywords})
-
-
-def _spec_value(node: ast.expr, text: str) -> Any:
-    if isinstance(node, ast.Name):
-        return {"true": True, "false": False, "none": None}.get(node.id, node.id)
-    if isinstance(node, ast.Call):
-        _read_spec(node, text)
-        return ast.unparse(node)
-    try:
-        return ast.literal_eval(repr(ast.literal_eval(node)))  # read twice: what is not finite has no literal
-    except ValueError:
-        raise _bad_spec(text, f"{ast.unparse(node)!r} is not a literal") from None
 
 
 @dataclass(frozen=True)

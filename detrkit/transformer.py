@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detrkit.attention import Attention
+from detrkit.errors import ShapeError
+from detrkit.fitting import REFERENCES
+
+if TYPE_CHECKING:
+    from detrkit.placement import Placement
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -83,8 +88,23 @@ class Queries(NamedTuple):
 
     def part(self, start: int, end: int) -> Queries:
         """Some of the queries, without groups."""
-        parts = (None if x is None else x[:, start:end] for x in self[:4])
-        return Queries(*parts)  # type: ignore[arg-type]
+        return self.mapped(lambda x: x[:, start:end])
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Queries:
+        """The queries with every tensor changed alike, without proposals and groups."""
+        positions, references, sine = (None if x is None else change(x) for x in self[1:4])
+        return Queries(change(self.content), positions, references, sine)
+
+
+def needed(value: Tensor | None, what: str, part: nn.Module) -> Tensor:
+    """The value.
+
+    Raises:
+        ShapeError: there is none; names the part that needs it.
+    """
+    if value is None:
+        raise ShapeError(f"{type(part).__name__} needs {what}, which nothing gives")
+    return value
 
 
 def with_position(tokens: Tensor, positions: Tensor | None) -> Tensor:
@@ -107,13 +127,16 @@ def read_each_other(part: nn.Module, queries: Queries) -> Float[Tensor, "B Q D"]
     batch, groups, size = queries.groups.shape
     count = queries.content.shape[1] - groups * size
     main, noised = queries.part(0, count), queries.part(count, queries.content.shape[1])
-    apart = Queries(*(None if x is None else x.reshape(batch * groups, size, -1) for x in noised[:4]))
-    tokens, positions = (
-        None if a is None or b is None else torch.cat([a.repeat_interleave(groups, 0), b], dim=1)
-        for a, b in ((main.content, apart.content), (main.positions, apart.positions))
-    )
+    apart = noised.mapped(lambda x: x.reshape(batch * groups, size, -1))
+
+    def beside(all_see: Tensor, own: Tensor) -> Tensor:
+        return torch.cat([all_see.repeat_interleave(groups, 0), own], dim=1)
+
+    tokens, positions = beside(main.content, apart.content), None
+    if main.positions is not None and apart.positions is not None:
+        positions = beside(main.positions, apart.positions)
     hidden = torch.cat([queries.groups.new_zeros(batch * groups, count), queries.groups.flatten(0, 1)], dim=1)
-    restored = read(part, apart, Memory(tokens, positions, hidden))  # type: ignore[arg-type]
+    restored = read(part, apart, Memory(tokens, positions, hidden))
     return torch.cat(
         [read(part, main, Memory(main.content, main.positions)), restored.reshape(batch, groups * size, -1)], dim=1
     )
@@ -129,6 +152,11 @@ class MLP(nn.Module):
     def __init__(self, *widths: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that gives the output."""
+        return cast(nn.Linear, self.layers[-1])
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B E"]:
         """[..., first width] -> [..., last width]."""
@@ -276,7 +304,7 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, layers: Sequence[DecoderLayer], norm: nn.Module | None, placement: nn.Module, look_twice: bool = False
+        self, layers: Sequence[DecoderLayer], norm: nn.Module | None, placement: Placement, look_twice: bool = False
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
@@ -297,7 +325,7 @@ class Decoder(nn.Module):
             states.append(content)
             references.append(told)
             if refine is not None and index + 1 < len(self.layers):
-                moved = refine(index, content, queries.references)
+                moved = refine(index, content, needed(queries.references, REFERENCES, self))
                 told = moved if self.look_twice else moved.detach()
                 queries = queries._replace(references=moved.detach())
             queries = queries._replace(content=content)

@@ -18,7 +18,8 @@ from detrkit.backbones._weights import read_state
 from detrkit.backbones.tiny import TinyBackbone
 from detrkit.backbones.torchvision import TorchvisionBackbone
 from detrkit.errors import CheckpointError, ConfigError
-from detrkit.registry import REGISTRY, Spec
+from detrkit.registry import REGISTRY
+from detrkit.specs import Spec
 from detrkit.testing import NotConcerned, laws_of
 from detrkit.testing.law import Maker
 

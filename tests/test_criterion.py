@@ -88,7 +88,7 @@ def slow_terms(logits, boxes, targets, eos_coef):
 @given(data=st.data())
 def test_equals_the_slow_reference(data):
     outputs, targets = draw_batch(draws(data), layers=2)
-    outputs, targets = DetectorOutput(*(part[:, :, :6] for part in outputs)), crop(targets, 3)
+    outputs, targets = outputs.mapped(lambda part: part[:, :, :6]), crop(targets, 3)
     losses = make_criterion(eos_coef=0.3)(outputs, targets)
     for layer, suffix in ((0, "_0"), (1, "")):
         for name, expected in slow_terms(outputs.logits[layer], outputs.boxes[layer], targets, 0.3).items():
@@ -125,7 +125,7 @@ def test_equals_transformers():
     judge = theirs.ImageLoss(matcher, CLASSES, 0.1, ["labels", "boxes", "cardinality"]).double()
     for seed in range(5):
         outputs, targets = draw_batch(seeded_draw(seed), layers=3, images=3)
-        layers = [{"logits": logits, "pred_boxes": boxes} for logits, boxes in zip(*outputs, strict=True)]
+        layers = [{"logits": logits, "pred_boxes": boxes} for logits, boxes in zip(*outputs.pair, strict=True)]
         renamed = [{"class_labels": target["labels"], "boxes": target["boxes"]} for target in targets]
         expected = judge({**layers[-1], "auxiliary_outputs": layers[:-1]}, renamed)
         found = make_criterion()(outputs, targets)
@@ -251,7 +251,7 @@ def test_more_objects_than_queries():
     outputs, targets = batch([objects(QUERIES + 3), objects(1)])
     found, losses = gradients(make_criterion(), outputs, targets)
     assert losses.total.isfinite()
-    assert all(part.isfinite().all() for part in found)
+    assert all(part.isfinite().all() for part in found.pair)
     assert make_criterion(eos_coef=0.5).normalizer(targets, QUERIES) == Normalizer(QUERIES + 4, 13 + 0.5 * 11)
 
 

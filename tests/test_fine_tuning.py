@@ -69,13 +69,13 @@ def test_another_trunk_is_left_out_whole():
     model = small(1, backbone="tiny(width=8, depth=2)", init_from=donor)
     fresh = small(1, backbone="tiny(width=8, depth=2)")
     for name, tensor in model.state_dict().items():
-        expected = fresh if name.startswith(("backbone.", "input_proj.")) else donor
+        expected = fresh if name.startswith(("backbone.", "neck.")) else donor
         assert torch.equal(tensor, expected.state_dict()[name]), name
     text = str(model.loaded)
     assert "re-initialised  backbone.*" in text
     assert "other backbone: tiny(width=8, depth=1)" in text
     unused = {entry.source for entry in model.loaded.only("unused")}
-    assert unused == {name for name in donor.state_dict() if name.startswith(("backbone.", "input_proj."))}
+    assert unused == {name for name in donor.state_dict() if name.startswith(("backbone.", "neck."))}
     assert len(text.splitlines()) < 10, "groups are named, not every tensor"
     assert len(model.loaded.table().splitlines()) == len(model.loaded.entries)
 

@@ -42,12 +42,15 @@ def state(config):
 
 
 def outputs(config, training=False):
-    """Logits and boxes under one seed."""
+    """Logits and boxes under one seed, of weights that are not as they start: none is zero."""
     torch.manual_seed(0)
     model = build(config).train(training)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
     images = torch.randn(2, 3, 32, 40, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(2)
-    return [x.tolist() for x in model(images)]
+    return [x.tolist() for x in model(images).pair]
 
 
 def training_outputs(config):
@@ -63,6 +66,12 @@ def padded_outputs(config):
     images[:, :, :33, :40] = torch.randn(1, 3, 33, 40, generator=torch.Generator().manual_seed(1))
     mask[:, :33, :40] = False
     return model(images, mask).logits.tolist()
+
+
+def restores(config):
+    """Whether noised objects are restored in training."""
+    targets = [{"boxes": torch.full((1, 4), 0.5), "labels": torch.zeros(1, dtype=torch.int64)}]
+    return build(config).train()(torch.zeros(1, 3, 32, 32), None, targets).restored is not None
 
 
 def detections(config):
@@ -95,10 +104,16 @@ def seen_size(config):
     return sizes
 
 
+ANCHORED = {"queries": "anchors", "placement": "sine"}
+LABELLED = {"queries": "labelled", "placement": "sine"}
+
 DETECTOR_TABLE = {
     "backbone": ("tiny(width=16)", state),
+    "neck": ("pyramid(levels=1, extra=0)", state, {"d_model": 32}),
     "positional": (None, outputs),
     "queries": ("content", outputs),
+    "placement": ("fixed", outputs, ANCHORED),
+    "denoising": ("dn", restores, LABELLED),
     "encoder_attention": ("sdpa(heads=2)", outputs),
     "decoder_self_attention": ("sdpa(heads=2)", outputs),
     "decoder_cross_attention": ("sdpa(heads=2)", outputs),
@@ -114,9 +129,15 @@ DETECTOR_TABLE = {
     "activation": ("gelu", outputs),
     "pre_norm": (True, outputs),
     "encoder_norm": (True, outputs),
+    "decoder_norm": (False, state),
+    "scale_positions": (True, state),
     "position_at": ("input", outputs),
     "feature_scale": (0.1, outputs),
+    "classification": ("focal", state),
+    "share_heads": (False, state),
     "bbox_layers": (2, state),
+    "refinement": ("iterative", outputs, ANCHORED),
+    "reference_eps": (0.3, outputs, ANCHORED),
     "aux_loss": (False, layers),
     "set_cost_class": (30.0, loss),
     "set_cost_bbox": (0.0, loss),
@@ -124,6 +145,7 @@ DETECTOR_TABLE = {
     "cls_loss_coef": (2.0, loss),
     "bbox_loss_coef": (2.0, loss),
     "giou_loss_coef": (1.0, loss),
+    "giou_eps": (0.1, loss),
     "eos_coef": (0.2, loss),
     "short_side": (24, seen_size),
     "long_side": (48, seen_size),
@@ -133,9 +155,10 @@ DETECTOR_TABLE = {
 
 @pytest.mark.parametrize("field", DETECTOR_TABLE)
 def test_option_of_the_detector_has_an_effect(field):
-    value, probe = DETECTOR_TABLE[field]
-    assert probe(DETECTOR) == probe(DETECTOR), "the probe does not repeat itself"
-    assert probe(DETECTOR.replace(**{field: value})) != probe(DETECTOR)
+    value, probe, *beside = DETECTOR_TABLE[field]
+    before = DETECTOR.replace(**dict(*beside))
+    assert probe(before) == probe(before), "the probe does not repeat itself"
+    assert probe(before.replace(**{field: value})) != probe(before)
 
 
 @pytest.mark.parametrize("field", ["encoder_attention", "decoder_self_attention", "decoder_cross_attention"])

@@ -53,13 +53,13 @@ def pad_into(image, size):
 def apart(model, image, size):
     """Largest difference of logits and of boxes between the image alone and in the batch, all decoder layers."""
     alone, together = model(image), model(*pad_into(image, size))
-    return tuple(float((a[:, 0] - b[:, 0]).abs().max()) for a, b in zip(alone, together, strict=True))
+    return tuple(float((a[:, 0] - b[:, 0]).abs().max()) for a, b in zip(alone.pair, together.pair, strict=True))
 
 
-def detector(backbone, **changes):
+def detector(backbone, preset="detr_tiny", **changes):
     torch.manual_seed(0)
     options = {"short_side": 200, "long_side": 400, "padding_exact": True, **changes}
-    model = detrkit.build("detr_tiny", backbone=backbone, **options).eval()
+    model = detrkit.build(preset, backbone=backbone, **options).eval()
     for module in model.modules():  # a norm that does nothing would hide what it does in the padding
         if isinstance(module, nn.GroupNorm | nn.BatchNorm2d) or "FrozenNorm" in type(module).__name__:
             nn.init.normal_(module.bias, 0.0, 0.3)
@@ -74,6 +74,21 @@ def test_an_image_alone_is_what_it_is_in_a_batch(backbone):
         logits, boxes = apart(model, smooth(generator, *own).double(), size)
         assert logits < 1e-12, (own, size)
         assert boxes < 1e-13, (own, size)
+
+
+@pytest.mark.parametrize("name", [name for name in detrkit.presets() if "tiny" in name and "dino" not in name])
+@torch.no_grad()
+def test_every_member_finds_in_a_batch_what_it_finds_alone(name):
+    model, generator = detector("tiny(width=8)", name).double(), torch.Generator().manual_seed(1)
+    for own, size in (((63, 63), (64, 160)), ((95, 129), (97, 130)), ((127, 65), (160, 160))):
+        logits, boxes = apart(model, smooth(generator, *own).double(), size)
+        assert logits < 1e-11, (own, size)
+        assert boxes < 1e-12, (own, size)
+
+
+def test_positions_that_depend_on_the_padding_are_refused():
+    with pytest.raises(ConfigError, match="padding_exact=True and placement=sine"):
+        detrkit.build("dino_tiny", padding_exact=True)
 
 
 @torch.no_grad()
@@ -189,7 +204,7 @@ def test_every_kind_of_module_sees_the_image_alone(pool):
             return self.pool(self.lift(images) - 5)
 
     backbone = Pooling().double()
-    padding, image = ExactPadding(backbone), torch.randn(1, 3, 7, 9).double()
+    padding, image = ExactPadding(backbone, nn.Identity()), torch.randn(1, 3, 7, 9).double()
     alone = backbone(image)
     batch, mask = pad_into(image, (16, 13))
     with padding.hiding(mask):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import detrkit
-from detrkit.classification import SoftmaxClassification
+from detrkit.classification.softmax import SoftmaxClassification
 from detrkit.detections import Detections
 from detrkit.drawing import draw, of_detections
 from detrkit.errors import DetrkitError

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import detrkit
 from detrkit.errors import ConfigError, DetrkitError, RegistryError
 from detrkit.matchers import Assignment, Matcher
-from detrkit.registry import DIMENSIONS, LONGEST_SPEC, REGISTRY, ROLES, Registry, Signature, Spec
+from detrkit.registry import DIMENSIONS, REGISTRY, ROLES, Registry, Signature
+from detrkit.specs import LONGEST_SPEC, Spec
 
 pytestmark = pytest.mark.fast
 

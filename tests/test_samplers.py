@@ -73,11 +73,13 @@ def test_exports_with_dynamic_shapes(name):
 
 def test_bag_keeps_no_copies_of_values():
     """What the backward needs grows with the points, not with points times the width of a head."""
-    kept = {}
+    case, kept = inputs(1, 50, (8, 8), (4, 4)), {}
     for name in ("bag", "gather"):
-        value, points, weights = torch.rand(1, 64, 2, 32, requires_grad=True), torch.rand(1, 50, 2, 1, 4, 2), None
-        weights, sizes = torch.rand(1, 50, 2, 1, 4), []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: (s.append(x.numel()), x)[1], lambda x: x):
-            detrkit.make("samplers", name).sample(value, ((8, 8),), points, weights)
+        sizes, tensors = [], [part.clone().requires_grad_() for part in case]
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda part, s=sizes: (s.append(part.numel()), part)[1], lambda x: x
+        ):
+            Reader(name)(*tensors)
         kept[name] = max(sizes)
-    assert kept["bag"] <= 64 * 2 * 32 < 50 * 2 * 16 * 32 <= kept["gather"]
+    read = 50 * 2 * 2 * 3 * 4  # queries, heads, levels, points, corners
+    assert kept == {"bag": read, "gather": 4 * read}

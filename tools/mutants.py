@@ -55,9 +55,9 @@ MUTANTS = [Mutant(*row) for row in (
     ("true boxes read as xyxy in costs", "criterion.py", "geometry.cxcywh_to_xyxy(truth.boxes)", "truth.boxes",
      "test_criterion.py::test_equals_the_slow_reference"),
     # losses
-    ("eos weight on class 0", "classification.py", "weight[-1] = self.eos_coef", "weight[0] = self.eos_coef",
+    ("eos weight on class 0", "classification/softmax.py", "weight[-1] = self.eos_coef", "weight[0] = self.eos_coef",
      "test_criterion.py::test_law[unmatched_queries_weigh_eos_coef]"),
-    ("num_boxes not clamped", "criterion.py", "max(normalizer.num_boxes, 1.0)", "normalizer.num_boxes",
+    ("num_boxes not clamped", "criterion.py", "slots], max(normalizer.num_boxes, 1.0)", "slots], normalizer.num_boxes",
      "test_criterion.py::test_law[empty_images_are_charged_for_classes_only]"),
     ("normalised by images, not boxes", "criterion.py", "Normalizer(sum(counts)", "Normalizer(len(counts)",
      "test_criterion.py::test_law[box_losses_are_means_over_objects]"),
@@ -72,7 +72,7 @@ MUTANTS = [Mutant(*row) for row in (
     # attention and positions
     ("mask inverted in attention", "attention/sdpa.py", "hidden is None else ~hidden", "hidden is None else hidden",
      "test_attention.py::test_values_worked_out_by_hand[sdpa]"),
-    ("mask inverted in the model", "model.py", "return features, mask_at(", "return features, ~mask_at(",
+    ("mask inverted in the model", "model.py", "return mask_at(mask, height", "return ~mask_at(mask, height",
      "test_model.py::test_the_laws_catch_a_mask_that_is_ignored"),
     ("mask left out of batches", "preprocessing.py", "mask = torch.ones(", "mask = torch.zeros(",
      "test_preprocessing.py::test_padding_by_hand"),
@@ -89,9 +89,9 @@ MUTANTS = [Mutant(*row) for row in (
     ("positions not normalised", "positional/sine.py", "if not self.normalize:", "if True:",
      "test_positional.py::test_sine_of_a_first_cell"),
     # images and detections
-    ("sigmoid twice", "model.py", "self.bbox_embed(states).sigmoid()", "self.bbox_embed(states).sigmoid().sigmoid()",
+    ("sigmoid twice", "heads.py", "return logits.sigmoid()", "return logits.sigmoid().sigmoid()",
      "test_model.py::test_heads_written_out"),
-    ("no-object scored as a class", "classification.py", "softmax(-1)[..., :-1]", "softmax(-1)",
+    ("no-object scored as a class", "classification/softmax.py", "softmax(-1)[..., :-1]", "softmax(-1)",
      "test_prediction.py::test_detections_by_hand"),
     ("detections read cxcywh as xyxy", "prediction.py", "= geometry.cxcywh_to_xyxy(output", "= (output",
      "test_prediction.py::test_detections_by_hand"),

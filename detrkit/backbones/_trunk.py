@@ -75,17 +75,17 @@ class Trunk(Backbone):
             load_weights(self.body, weights, names, known)
 
 
-def strides_of_inputs(backbone: Backbone, kinds: tuple[type[nn.Module], ...]) -> dict[nn.Module, int]:
+def strides_of_inputs(trunk: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[nn.Module, int]:
     """Input pixels per cell of what each module of these kinds reads; those that read no map, or several, left out."""
-    modules = [module for module in backbone.modules() if isinstance(module, kinds)]
+    modules = [module for module in trunk.modules() if isinstance(module, kinds)]
     read: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
     handles = [m.register_forward_pre_hook(lambda m, inputs: read[m].append(inputs[0]), prepend=True) for m in modules]
-    tensors = {name: t.detach().to("meta") for name, t in (*backbone.named_parameters(), *backbone.named_buffers())}
-    training = backbone.training
-    backbone.eval()
+    tensors = {name: t.detach().to("meta") for name, t in (*trunk.named_parameters(), *trunk.named_buffers())}
+    training = trunk.training
+    trunk.eval()
     for size in PROBES:
-        _run_on_meta(backbone, tensors, size)
-    backbone.train(training)
+        _run_on_meta(trunk, tensors, size)
+    trunk.train(training)
     for handle in handles:
         handle.remove()
     once = {module: stride_of(maps) for module, maps in read.items() if len(maps) == len(PROBES)}
@@ -123,7 +123,7 @@ def survey(trunk: Trunk, owner: str) -> list[Level]:
     ]
 
 
-def _run_on_meta(trunk: Backbone, tensors: dict[str, Tensor], size: tuple[int, int]) -> list[Tensor]:
+def _run_on_meta(trunk: nn.Module, tensors: dict[str, Tensor], size: tuple[int, int]) -> list[Tensor]:
     images = torch.empty(1, 3, *size, device="meta", dtype=next(iter(tensors.values())).dtype)
     return torch.func.functional_call(trunk, tensors, (images,))
 

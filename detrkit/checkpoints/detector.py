@@ -144,7 +144,7 @@ def fill(model: Detector, weights: dict[str, Tensor], path: Path) -> None:
 
 def without_weights(spec: str) -> str:
     """A backbone's spec that starts from random weights, since a checkpoint brings them all."""
-    from detrkit.registry import Spec
+    from detrkit.specs import Spec
 
     parsed = Spec.parse(spec)
     settings = {name: value for name, value in parsed.settings.items() if name != "weights"}

@@ -13,7 +13,7 @@ from detrkit.checkpoints.detector import load
 from detrkit.checkpoints.report import Entry, LoadReport
 from detrkit.config import difference
 from detrkit.errors import CheckpointError
-from detrkit.registry import Spec
+from detrkit.specs import Spec
 
 if TYPE_CHECKING:
     from detrkit.model import Detector

@@ -33,7 +33,10 @@ def save_official(model: Detector, path: str | Path) -> None:
     """
     path = Path(path)
     candidates = [
-        Chosen(layout, spelling) for layout in layouts() if TORCH in layout.kinds for spelling in layout.spellings
+        Chosen(layout, spelling)
+        for layout in layouts()
+        if TORCH in layout.kinds and layout.writes
+        for spelling in layout.spellings
     ]
     chosen, state = express(model, candidates, path)
     buffer = io.BytesIO()

@@ -16,11 +16,13 @@ class Classification(ABC):
     and right; the normalizer of a batch is the sum of those of its parts.
 
     Attributes:
+        gives: names of `detrkit.fitting`: what it gives to other parts.
         num_logits: width of the class head.
         prior: probability of an object that a fresh head should say, as a bias; None: no bias of its own.
     """
 
     num_logits: int
+    gives: ClassVar[frozenset[str]] = frozenset()
     prior: ClassVar[float | None] = None
 
     @abstractmethod

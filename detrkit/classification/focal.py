@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from detrkit.classification import Classification
 from detrkit.fields import Positive, Probability, Weight
+from detrkit.fitting import NO_BACKGROUND
 
 TINY = 1e-8  # as in the official codes
 
@@ -24,6 +25,7 @@ class FocalClassification(Classification):
         gamma: how little sure and right answers count.
     """
 
+    gives: ClassVar[frozenset[str]] = frozenset({NO_BACKGROUND})
     prior: ClassVar[float | None] = 0.01
 
     def __init__(self, num_classes: Positive, *, alpha: Probability = 0.25, gamma: Weight = 2.0) -> None:
@@ -50,7 +52,7 @@ class FocalClassification(Classification):
         p, bits = logits.sigmoid(), F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
         missed = p + wanted - 2 * p * wanted  # 1 - probability of the truth
         weight = self.alpha * wanted + (1 - self.alpha) * (1 - wanted)
-        return (weight * missed**self.gamma * bits).flatten(1).sum(1) / max(normalizer, 1.0)
+        return (weight * missed.clamp(min=TINY) ** self.gamma * bits).flatten(1).sum(1) / max(normalizer, 1.0)
 
     def normalizer(self, num_objects: int, num_matched: int, num_slots: int) -> float:
         """The number of objects."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -33,7 +33,12 @@ class Denoising(nn.Module, ABC):
     """Contract of the role. Keep it by defining `noise`.
 
     Laws: noised boxes lie in [0, 1]; every object has a query in each group; a batch without objects is left alone.
+
+    Attributes:
+        needs: names of `detrkit.fitting`: what it must be given by other parts.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def noise(self, truth: Sequence[Truth]) -> Noised | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
 from detrkit import boxes as geometry
 from detrkit.denoising import Denoising, Noised, flip_labels, spread
 from detrkit.fields import Positive, Probability
+from detrkit.fitting import BOXES, LABELS
 from detrkit.targets import Truth
 
 
@@ -23,6 +24,8 @@ class ContrastiveDenoising(Denoising):
         label_noise: half of this share of the labels is flipped, as in the official code.
         box_noise: largest shift of a corner, in half sides; that of the second query is between it and its double.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({LABELS, BOXES})
 
     def __init__(
         self,
@@ -51,6 +54,6 @@ class ContrastiveDenoising(Denoising):
         sign = torch.randint_like(boxes, 2) * 2 - 1
         reach = torch.cat([boxes[..., 2:], boxes[..., 2:]], dim=-1) / 2
         corners = geometry.cxcywh_to_xyxy(boxes) + shift * sign * reach * self.box_noise
-        moved = geometry.xyxy_to_cxcywh(corners.clamp(0, 1))
+        moved = geometry.xyxy_to_cxcywh(corners.clamp(0, 1)).clamp(min=0)  # corners may have passed each other
         objects = torch.arange(2 * count, device=labels.device).expand_as(labels).masked_fill(empty | far, -1)
         return Noised(flip_labels(labels, self.label_noise / 2, self.num_classes), moved, objects, empty)

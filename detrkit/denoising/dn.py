@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
 from detrkit.denoising import Denoising, Noised, flip_labels, spread
 from detrkit.fields import Positive, Probability
+from detrkit.fitting import BOXES, LABELS
 from detrkit.targets import Truth
 
 
@@ -22,6 +23,8 @@ class DnDenoising(Denoising):
         label_noise: share of the labels that are flipped.
         box_noise: largest shift, in half sides, and largest change of a side, in sides.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({LABELS, BOXES})
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from detrkit.attention import AttentionOutput
+from detrkit.attention import Attention, AttentionOutput
 from detrkit.detections import Detections
 from detrkit.errors import DetrkitError
 from detrkit.model import mask_at
@@ -59,15 +59,23 @@ def cross_attention(
     Returns:
         For each image all detections (one a query) and the weights [heads, queries, rows, columns] over the cells of
         the unpadded image; each query's weights sum to one.
+
+    Raises:
+        NoWeightsError: the decoder reads otherwise than by dense attention, or several levels.
     """
     config, device = model.config, next(model.parameters()).device
     inputs = pad([normalize(resize(image, config.short_side, config.long_side)) for image in images]).to(device)
     chosen = cast("DecoderLayer", model.decoder.layers[layer])
+    if len(model.neck.strides) > 1:
+        raise NoWeightsError("gives several levels; weights are shown on one", field=f"neck={config.neck}")
+    no_weights = NoWeightsError("gives no weights", field=f"decoder_cross_attention={config.decoder_cross_attention}")
+    if not isinstance(chosen.cross_attn, Attention):
+        raise no_weights
     with record_weights(chosen.cross_attn) as recorded:
         output = infer(model, inputs.images.to(next(model.parameters()).dtype), inputs.mask)
     if not recorded:
-        raise NoWeightsError("gives no weights", field=f"decoder_cross_attention={config.decoder_cross_attention}")
-    height, width = (-(-side // model.backbone.strides[-1]) for side in inputs.images.shape[-2:])
+        raise no_weights
+    height, width = (-(-side // model.neck.strides[-1]) for side in inputs.images.shape[-2:])
     maps = recorded[0].unflatten(-1, (height, width))
     if inputs.mask is not None:
         visible = ~mask_at(inputs.mask, height, width)

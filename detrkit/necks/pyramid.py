@@ -69,5 +69,5 @@ class PyramidNeck(Neck):
 
 def _normed(conv: nn.Conv2d) -> nn.Sequential:
     nn.init.xavier_uniform_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    nn.init.zeros_(conv.get_parameter("bias"))
     return nn.Sequential(conv, nn.GroupNorm(GROUPS, conv.out_channels))

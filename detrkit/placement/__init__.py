@@ -19,9 +19,15 @@ class Placement(nn.Module, ABC):
     Laws: neither the content nor the references change; images and queries do not influence each other.
 
     Attributes:
+        needs: names of `detrkit.fitting`: what it must be given by other parts.
+        gives: names of what it gives to other parts.
+        sees_padding: whether an image's positions depend on its padding, so that ``padding_exact`` refuses it.
         box_bias: as of `ObjectQueries`, where the placement gives the references.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+    gives: ClassVar[frozenset[str]] = frozenset()
+    sees_padding: ClassVar[bool] = False
     box_bias: ClassVar[float | None] = None
 
     def start(self, queries: Queries) -> Queries:

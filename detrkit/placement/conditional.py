@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar, final
 
 from detrkit.fields import Positive
+from detrkit.fitting import POSITIONS, REFERENCES, SINE
 from detrkit.placement import Placement, sine_codes
-from detrkit.transformer import MLP, Memory, Queries
+from detrkit.transformer import MLP, Memory, Queries, needed
 
 
 @final
@@ -17,6 +18,8 @@ class ConditionalPlacement(Placement):
         d_model: width D.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({POSITIONS})
+    gives: ClassVar[frozenset[str]] = frozenset({REFERENCES, SINE})
     box_bias: ClassVar[float | None] = 0.0
 
     def __init__(self, d_model: Positive) -> None:
@@ -27,9 +30,9 @@ class ConditionalPlacement(Placement):
 
     def start(self, queries: Queries) -> Queries:
         """With a reference point each."""
-        return queries._replace(references=self.reference_head(queries.positions).sigmoid())
+        return queries._replace(references=self.reference_head(needed(queries.positions, POSITIONS, self)).sigmoid())
 
     def forward(self, layer: int, queries: Queries, memory: Memory) -> Queries:
         """With the code of the point; the first layer, whose content says nothing yet, does not scale it."""
-        sine = sine_codes(queries.references, self.d_model)
+        sine = sine_codes(needed(queries.references, REFERENCES, self)[..., :2], self.d_model)
         return queries._replace(sine=sine if layer == 0 else sine * self.query_scale(queries.content))

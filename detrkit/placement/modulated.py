@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
 from detrkit.fields import Positive
+from detrkit.fitting import BOXES, POSITIONS, SINE
 from detrkit.placement import Placement, sine_codes
-from detrkit.transformer import MLP, Memory, Queries
+from detrkit.transformer import MLP, Memory, Queries, needed
 
 
 @final
@@ -19,6 +20,9 @@ class ModulatedPlacement(Placement):
         d_model: width D.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({BOXES})
+    gives: ClassVar[frozenset[str]] = frozenset({POSITIONS, SINE})
+
     def __init__(self, d_model: Positive) -> None:
         super().__init__()
         self.d_model = d_model
@@ -28,7 +32,7 @@ class ModulatedPlacement(Placement):
 
     def forward(self, layer: int, queries: Queries, memory: Memory) -> Queries:
         """With positions and the modulated code of the centre; the first layer does not scale it by the content."""
-        content, boxes = queries.content, queries.references
+        content, boxes = queries.content, needed(queries.references, BOXES, self)
         codes = sine_codes(boxes, self.d_model)
         sine = codes[..., : self.d_model]
         if layer > 0:

@@ -19,10 +19,14 @@ class ObjectQueries(nn.Module, ABC):
     influence, not even when it is NaN; every parameter gets a gradient.
 
     Attributes:
+        needs: names of `detrkit.fitting`: what it must be given by other parts.
+        gives: names of what it gives to other parts.
         box_bias: what width and height of a box start from, before the sigmoid, when it is told from the references
             that this source gives; None: it gives none.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+    gives: ClassVar[frozenset[str]] = frozenset()
     box_bias: ClassVar[float | None] = None
 
     def embed(self, labels: Int64[Tensor, "*B"]) -> Float[Tensor, "*B D"]:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from detrkit.boxes import inverse_sigmoid
 from detrkit.classification.focal import FocalClassification
+from detrkit.fitting import LEVELS, NO_BACKGROUND
 from detrkit.heads import start
 from detrkit.queries import ObjectQueries
-from detrkit.transformer import MLP, Memory, Proposals, cell_centres
+from detrkit.transformer import MLP, Memory, Proposals, cell_centres, needed
 
 NEAREST = 0.01  # to the border, in fractions of the image, of a token that may propose
 SIDE = 0.05  # of a proposal on the first level; doubled from level to level
@@ -30,6 +31,7 @@ class TwoStageQueries(ObjectQueries):
         class_agnostic: whether proposals are trained to know objects only.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({LEVELS, NO_BACKGROUND})
     class_agnostic: ClassVar[bool]
     box_bias: ClassVar[float | None] = 0.0
 
@@ -37,6 +39,7 @@ class TwoStageQueries(ObjectQueries):
         super().__init__()
         self.num_queries = num_queries
         self.output, self.output_norm = nn.Linear(d_model, d_model), nn.LayerNorm(d_model)
+        nn.init.xavier_uniform_(self.output.weight)
         self.class_embed = nn.Linear(d_model, num_classes)
         self.bbox_embed = MLP(d_model, d_model, d_model, 4)
         start(self.class_embed, self.bbox_embed, prior=FocalClassification.prior, box_bias=0.0)
@@ -51,7 +54,7 @@ class TwoStageQueries(ObjectQueries):
 
     def anchors(self, memory: Memory) -> tuple[Float[Tensor, "B N 4"], Bool[Tensor, "B N 1"]]:
         """A square around every token's cell, and whether the token may propose: neither padding nor at the border."""
-        centres = cell_centres(memory)
+        centres = needed(cell_centres(memory), LEVELS, self)
         sides = [
             SIDE * 2.0**level for level, (height, width) in enumerate(memory.shapes) for _ in range(height * width)
         ]

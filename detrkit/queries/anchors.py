@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from detrkit.fields import Positive
+from detrkit.fitting import BOXES, REFERENCES
 from detrkit.queries import ObjectQueries
 from detrkit.transformer import Memory, Queries
 
@@ -21,6 +22,7 @@ class AnchorQueries(ObjectQueries):
         num_queries: number Q of queries.
     """
 
+    gives: ClassVar[frozenset[str]] = frozenset({REFERENCES, BOXES})
     box_bias: ClassVar[float | None] = 0.0
 
     def __init__(self, d_model: Positive, num_queries: Positive) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from detrkit.fields import Positive
+from detrkit.fitting import BOXES, LABELS, REFERENCES
 from detrkit.queries import ObjectQueries
 from detrkit.transformer import Memory, Queries
 
@@ -26,6 +27,7 @@ class LabelledQueries(ObjectQueries):
         num_classes: number of classes.
     """
 
+    gives: ClassVar[frozenset[str]] = frozenset({REFERENCES, BOXES, LABELS})
     box_bias: ClassVar[float | None] = 0.0
 
     def __init__(self, d_model: Positive, num_queries: Positive, num_classes: Positive) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from detrkit.fields import Positive
+from detrkit.fitting import BOXES, LABELS, REFERENCES
 from detrkit.queries._proposals import TwoStageQueries, pick
 from detrkit.transformer import Memory, Proposals, Queries
 
@@ -22,11 +23,13 @@ class MixedQueries(TwoStageQueries):
         num_classes: number of classes.
     """
 
+    gives: ClassVar[frozenset[str]] = frozenset({REFERENCES, BOXES, LABELS})
     class_agnostic: ClassVar[bool] = False
 
     def __init__(self, d_model: Positive, num_queries: Positive, num_classes: Positive) -> None:
         super().__init__(d_model, num_queries, num_classes)
         self.content = nn.Embedding(num_queries, d_model)
+        nn.init.xavier_uniform_(self.content.weight)  # as every matrix of the official transformer
         self.labels = nn.Embedding(num_classes + 1, d_model)  # of denoising queries; the last row is never used
 
     def embed(self, labels: Int64[Tensor, "*B"]) -> Float[Tensor, "*B D"]:

@@ -7,6 +7,7 @@ from typing import ClassVar, final
 from torch import nn
 
 from detrkit.fields import Positive
+from detrkit.fitting import POSITIONS, REFERENCES
 from detrkit.queries import ObjectQueries
 from detrkit.transformer import Memory, Queries
 
@@ -20,6 +21,7 @@ class PointQueries(ObjectQueries):
         num_queries: number Q of queries.
     """
 
+    gives: ClassVar[frozenset[str]] = frozenset({POSITIONS, REFERENCES})
     box_bias: ClassVar[float | None] = -2.0
 
     def __init__(self, d_model: Positive, num_queries: Positive) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import nn
 
 from detrkit.fields import Positive
+from detrkit.fitting import POSITIONS
 from detrkit.queries import ObjectQueries
 from detrkit.transformer import Memory, Queries
 
@@ -20,6 +21,8 @@ class PositionQueries(ObjectQueries):
         d_model: width D of a query.
         num_queries: number Q of queries.
     """
+
+    gives: ClassVar[frozenset[str]] = frozenset({POSITIONS})
 
     def __init__(self, d_model: Positive, num_queries: Positive) -> None:
         super().__init__()

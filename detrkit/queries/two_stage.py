@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from detrkit.fields import Positive
+from detrkit.fitting import BOXES, POSITIONS, REFERENCES
 from detrkit.placement import sine_codes
 from detrkit.queries._proposals import TwoStageQueries, pick
 from detrkit.transformer import Memory, Queries
@@ -25,12 +26,14 @@ class ProposedQueries(TwoStageQueries):
         num_classes: number of classes.
     """
 
+    gives: ClassVar[frozenset[str]] = frozenset({POSITIONS, REFERENCES, BOXES})
     class_agnostic: ClassVar[bool] = True
 
     def __init__(self, d_model: Positive, num_queries: Positive, num_classes: Positive) -> None:
         super().__init__(d_model, num_queries, num_classes)
         self.d_model = d_model
         self.position, self.position_norm = nn.Linear(2 * d_model, 2 * d_model), nn.LayerNorm(2 * d_model)
+        nn.init.xavier_uniform_(self.position.weight)
 
     def forward(self, memory: Memory) -> Queries:
         """Content, positions and references [B, Q, 4] of each image, and the proposals of all tokens."""

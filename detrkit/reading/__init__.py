@@ -24,14 +24,21 @@ class Reading(nn.Module, ABC):
     gives finite outputs and gradients; images do not influence each other; every parameter gets a gradient.
 
     Attributes:
+        needs: names of `detrkit.fitting`: what it must be given by other parts.
         starts_otherwise: whether `reset_parameters` is to be called after the stack's own initialisation.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
     starts_otherwise: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
         """What each query has read, [B, Q, D]."""
+
+
+def visible(memory: Memory) -> Float[Tensor, "B N D"]:
+    """The tokens, zero under the padding: what stands there reaches neither outputs nor gradients, be it NaN."""
+    return memory.tokens if memory.padding is None else memory.tokens.masked_fill(memory.padding[..., None], 0)
 
 
 def split_heads(tokens: Float[Tensor, "B N D"], heads: int) -> Float[Tensor, "B H N d"]:
@@ -54,7 +61,6 @@ def attend(
     """Softmax attention of projected heads, merged; zero for an image that is all padding."""
     if padding is None:
         return merge_heads(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
-    blind, hidden = padding.all(1)[:, None, None], padding[:, None, :, None]
-    key, value = key.masked_fill(hidden, 0), value.masked_fill(hidden, 0)
+    blind = padding.all(1)[:, None, None]
     seen = ~padding[:, None, None] | blind[..., None]
     return merge_heads(F.scaled_dot_product_attention(query, key, value, seen, dropout_p=dropout)).masked_fill(blind, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from detrkit.errors import ConfigError
 from detrkit.fields import NonNegative, Positive, Probability
-from detrkit.reading import Reading, attend, split_heads
-from detrkit.transformer import Memory, Queries
+from detrkit.fitting import KEY_POSITIONS, POSITIONS, SINE
+from detrkit.reading import Reading, attend, split_heads, visible
+from detrkit.transformer import Memory, Queries, needed
 
 
 @final
@@ -28,6 +29,8 @@ class ConditionalReading(Reading):
         heads: number of heads; divides D.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({POSITIONS, KEY_POSITIONS, SINE})
+
     def __init__(
         self, d_model: Positive, dropout: Probability = 0.0, layer: NonNegative = 0, *, heads: Positive = 8
     ) -> None:
@@ -39,6 +42,7 @@ class ConditionalReading(Reading):
         self.query_position = nn.Linear(d_model, d_model) if layer == 0 else None
         self.key_position, self.query_sine = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
         self.value, self.out_proj = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+        nn.init.zeros_(self.out_proj.bias)
 
     @staticmethod
     def problems(d_model: int, heads: int) -> Iterator[str]:
@@ -48,13 +52,14 @@ class ConditionalReading(Reading):
 
     def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
         """As the contract; needs the queries' sine codes, and positions of the memory."""
-        query, key = self.query_content(queries.content), self.key_content(memory.tokens)
-        place = self.key_position(memory.positions)
+        tokens = visible(memory)
+        query, key = self.query_content(queries.content), self.key_content(tokens)
+        place = self.key_position(needed(memory.positions, KEY_POSITIONS, self))
         if self.query_position is not None:
-            query, key = query + self.query_position(queries.positions), key + place
+            query, key = query + self.query_position(needed(queries.positions, POSITIONS, self)), key + place
         query, key = (
             torch.cat([split_heads(content, self.heads), split_heads(where, self.heads)], dim=-1)
-            for content, where in ((query, self.query_sine(queries.sine)), (key, place))
+            for content, where in ((query, self.query_sine(needed(queries.sine, SINE, self))), (key, place))
         )
-        value = split_heads(self.value(memory.tokens), self.heads)
+        value = split_heads(self.value(tokens), self.heads)
         return self.out_proj(attend(query, key, value, memory.padding, self.dropout if self.training else 0.0))

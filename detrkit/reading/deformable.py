@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from detrkit.errors import ConfigError
 from detrkit.fields import Positive
-from detrkit.reading import Reading
+from detrkit.fitting import LEVELS, REFERENCES
+from detrkit.reading import Reading, visible
 from detrkit.registry import REGISTRY
-from detrkit.transformer import Memory, Queries, with_position
+from detrkit.transformer import Memory, Queries, needed, with_position
 
 
 @final
@@ -32,6 +33,7 @@ class DeformableReading(Reading):
         sampler: spec of the role `samplers`.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({REFERENCES, LEVELS})
     starts_otherwise: ClassVar[bool] = True
 
     def __init__(
@@ -77,7 +79,7 @@ class DeformableReading(Reading):
 
     def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
         """As the contract; needs references."""
-        value = self.value_proj(memory.tokens)
+        value = self.value_proj(visible(memory))
         if memory.padding is not None:
             value = value.masked_fill(memory.padding[..., None], 0)
         query = with_position(queries.content, queries.positions)
@@ -85,7 +87,7 @@ class DeformableReading(Reading):
         read = self.sampler.sample(
             value.unflatten(-1, (self.heads, -1)),
             memory.shapes,
-            self.points_of(query, queries.references, memory),
+            self.points_of(query, needed(queries.references, REFERENCES, self), memory),
             weights.unflatten(-1, (self.levels, self.points)),
         )
         return self.output_proj(read)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import final
+from typing import ClassVar, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrkit.errors import ConfigError
 from detrkit.fields import Positive, Probability
-from detrkit.reading import Reading, attend, split_heads
-from detrkit.transformer import Memory, Queries
+from detrkit.fitting import KEY_POSITIONS, POSITIONS
+from detrkit.reading import Reading, attend, split_heads, visible
+from detrkit.transformer import Memory, Queries, needed
 
 
 @final
@@ -24,6 +25,8 @@ class SeparateReading(Reading):
         heads: number of heads; divides D.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({POSITIONS, KEY_POSITIONS})
+
     def __init__(self, d_model: Positive, dropout: Probability = 0.0, *, heads: Positive = 8) -> None:
         super().__init__()
         if found := list(self.problems(d_model, heads)):
@@ -32,6 +35,7 @@ class SeparateReading(Reading):
         self.query_content, self.query_position = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
         self.key_content, self.key_position = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
         self.value, self.out_proj = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+        nn.init.zeros_(self.out_proj.bias)
 
     @staticmethod
     def problems(d_model: int, heads: int) -> Iterator[str]:
@@ -41,7 +45,9 @@ class SeparateReading(Reading):
 
     def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
         """As the contract; needs positions on both sides."""
-        query = self.query_content(queries.content) + self.query_position(queries.positions)
-        key = self.key_content(memory.tokens) + self.key_position(memory.positions)
-        heads = (split_heads(x, self.heads) for x in (query, key, self.value(memory.tokens)))
-        return self.out_proj(attend(*heads, memory.padding, self.dropout if self.training else 0.0))
+        where, there = needed(queries.positions, POSITIONS, self), needed(memory.positions, KEY_POSITIONS, self)
+        tokens = visible(memory)
+        query = self.query_content(queries.content) + self.query_position(where)
+        key = self.key_content(tokens) + self.key_position(there)
+        query, key, value = (split_heads(x, self.heads) for x in (query, key, self.value(tokens)))
+        return self.out_proj(attend(query, key, value, memory.padding, self.dropout if self.training else 0.0))

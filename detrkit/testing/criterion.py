@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detrkit.classification import SoftmaxClassification
+from detrkit.classification.softmax import SoftmaxClassification
 from detrkit.config import DetectorConfig
 from detrkit.criterion import Losses, Normalizer, SetCriterion
 from detrkit.model import DetectorOutput
@@ -73,7 +73,7 @@ def order_of_queries_does_not_matter(make: Make, draw: Draw) -> None:
     """Permuting the queries leaves every term unchanged."""
     criterion, (outputs, targets) = make(), draw_batch(draw)
     order = draw_order(draw, QUERIES)
-    shuffled = DetectorOutput(*(part[:, :, order] for part in outputs))
+    shuffled = outputs.mapped(lambda part: part[:, :, order])
     check_close(criterion(shuffled, targets).terms, criterion(outputs, targets).terms, "with the queries shuffled")
 
 
@@ -108,7 +108,7 @@ def unmatched_queries_weigh_eos_coef(make: Make, draw: Draw) -> None:
     outputs, targets = draw_batch(draw, layers=1, images=1)
     logits = outputs.logits.requires_grad_()
     (gradient,) = torch.autograd.grad(criterion(outputs, targets, Normalizer(1, 1)).terms["loss_ce"], logits)
-    assignment = criterion.matching(*outputs, check_targets(targets, CLASSES))[0][0]
+    assignment = criterion.matching(*outputs.pair, check_targets(targets, CLASSES))[0][0]
     wanted = torch.full((QUERIES,), CLASSES)
     wanted[assignment.rows] = targets[0]["labels"][assignment.cols]
     weight = torch.full((QUERIES, 1), eos_coef, dtype=logits.dtype)
@@ -130,16 +130,16 @@ def micro_batches_add_up_to_the_batch(make: Make, draw: Draw) -> None:
     check_close(torch.tensor(window), torch.tensor(alone), "when normalizers are added")
     pieces = [gradients(criterion, images_of(outputs, part), targets[part], window) for part in parts]
     check_close(sum(losses.total for _, losses in pieces), whole.total, "over micro-batches")
-    for index, name in enumerate(DetectorOutput._fields):
-        found = torch.cat([gradient[index] for gradient, _ in pieces], dim=1)
-        check_close(found, expected[index], f"in {name} over micro-batches", rtol=1e-6)
+    for index, name in enumerate(("logits", "boxes")):
+        found = torch.cat([gradient.pair[index] for gradient, _ in pieces], dim=1)
+        check_close(found, expected.pair[index], f"in {name} over micro-batches", rtol=1e-6)
 
 
 @law("criterion")
 def duplicated_batch_has_the_same_loss(make: Make, draw: Draw) -> None:
     """A batch given twice over has the loss of the batch, and twice that under the batch's normalizer."""
     criterion, (outputs, targets) = make(), draw_batch(draw)
-    twice = DetectorOutput(*(torch.cat([part, part], 1) for part in outputs))
+    twice = outputs.mapped(lambda part: torch.cat([part, part], 1))
     expected = criterion(outputs, targets).terms
     check_close(criterion(twice, targets * 2).terms, expected, "for a batch given twice")
     doubled = criterion(twice, targets * 2, criterion.normalizer(targets, QUERIES)).terms
@@ -156,7 +156,7 @@ def empty_images_are_charged_for_classes_only(make: Make, draw: Draw) -> None:
         assert "ce" in name or value == 0, f"{name} of empty images is {value}"
     assert losses.terms["loss_ce"] > 0, "empty images are not charged for their classes"
     check_finite({**losses.terms, **losses.metrics, "total": losses.total}, "for empty images")
-    check_finite(found._asdict(), "among the gradients of empty images")
+    check_finite({"logits": found.logits, "boxes": found.boxes}, "among the gradients of empty images")
     assert (found.boxes == 0).all(), "boxes of empty images get a gradient"
 
 
@@ -183,7 +183,7 @@ def extreme_outputs_have_finite_losses(make: Make, draw: Draw) -> None:
     extreme = DetectorOutput(outputs.logits * 10.0 ** draw(0, 6), boxes.clamp(0, 1))
     found, losses = gradients(criterion, extreme, targets)
     check_finite({**losses.terms, "total": losses.total}, "for extreme outputs")
-    check_finite(found._asdict(), "among the gradients of extreme outputs")
+    check_finite({"logits": found.logits, "boxes": found.boxes}, "among the gradients of extreme outputs")
 
 
 @law("criterion")
@@ -194,7 +194,7 @@ def gradients_are_those_of_the_loss(make: Make, draw: Draw) -> None:
     def total(logits: Tensor, boxes: Tensor) -> Tensor:
         return criterion(DetectorOutput(logits, boxes), targets).total
 
-    inputs = [part.detach().requires_grad_() for part in outputs]
+    inputs = outputs.mapped(lambda part: part.detach().requires_grad_()).pair
     right = torch.autograd.gradcheck(total, inputs, eps=1e-7, atol=1e-4, fast_mode=True, raise_exception=False)
     assert right, "torch.autograd.gradcheck: the gradient is not that of the loss"
 
@@ -203,11 +203,11 @@ def gradients_are_those_of_the_loss(make: Make, draw: Draw) -> None:
 def autocast_changes_little(make: Make, draw: Draw) -> None:
     """Under autocast, float32 outputs give nearly the same total; half-precision outputs are computed in float32."""
     criterion, (outputs, targets) = make(), draw_batch(draw)
-    single = DetectorOutput(*(part.float() for part in outputs))
+    single = outputs.mapped(Tensor.float)
     expected = criterion(single, targets).total
     with torch.autocast("cpu", torch.bfloat16):
         check_close(criterion(single, targets).total, expected, "under autocast", rtol=0.02)
-    half = criterion(DetectorOutput(*(part.bfloat16() for part in outputs)), targets)
+    half = criterion(outputs.mapped(Tensor.bfloat16), targets)
     assert half.total.dtype == torch.float32, f"half-precision outputs give a total in {half.total.dtype}"
 
 
@@ -248,18 +248,19 @@ def perfect(criterion: SetCriterion, targets: Sequence[Target]) -> DetectorOutpu
 
 def layer_of(outputs: DetectorOutput, layer: int) -> DetectorOutput:
     """One layer alone."""
-    return DetectorOutput(*(part[layer : layer + 1] for part in outputs))
+    return outputs.mapped(lambda part: part[layer : layer + 1])
 
 
 def images_of(outputs: DetectorOutput, images: slice) -> DetectorOutput:
     """Some images of the batch."""
-    return DetectorOutput(*(part[:, images] for part in outputs))
+    return outputs.mapped(lambda part: part[:, images])
 
 
 def gradients(
     criterion: SetCriterion, outputs: DetectorOutput, targets: Sequence[Target], window: Normalizer | None = None
 ) -> tuple[DetectorOutput, Losses]:
     """Gradients of the total by logits and boxes, and the losses."""
-    outputs = DetectorOutput(*(part.detach().requires_grad_() for part in outputs))
+    outputs = outputs.mapped(lambda part: part.detach().requires_grad_())
     losses = criterion(outputs, targets, window)
-    return DetectorOutput(*torch.autograd.grad(losses.total, outputs)), losses
+    logits, boxes = torch.autograd.grad(losses.total, outputs.pair)
+    return DetectorOutput(logits, boxes), losses

@@ -55,7 +55,7 @@ def disturb(module: nn.Module, draw: Draw) -> nn.Module:
     module.double()
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += 0.3 * draw_normal(draw, *parameter.shape)
+            parameter.add_(0.3 * draw_normal(draw, *parameter.shape))
     return module
 
 

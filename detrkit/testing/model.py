@@ -14,7 +14,7 @@ from detrkit.attention import Attention
 from detrkit.config import DetectorConfig
 from detrkit.criterion import Losses, SetCriterion
 from detrkit.explain.attention import record_weights
-from detrkit.model import Detector, DetectorOutput, build, mask_at
+from detrkit.model import Detector, build, mask_at
 from detrkit.registry import REGISTRY
 from detrkit.testing.attention import REFERENCE
 from detrkit.testing.criterion import Target, draw_target
@@ -52,8 +52,8 @@ def images_do_not_influence_each_other(make: Make, draw: Draw) -> None:
     model = draw_model(make, draw).eval()
     images, mask = draw_images(draw, batch=draw(2, 3))
     alone = [model(images[i : i + 1], mask[i : i + 1]) for i in range(len(images))]
-    logits, boxes = (torch.cat(parts, 1) for parts in zip(*alone, strict=True))
-    check_close(DetectorOutput(logits, boxes), model(images, mask), "image by image", rtol=1e-9)
+    logits, boxes = (torch.cat(parts, 1) for parts in zip(*(output.pair for output in alone), strict=True))
+    check_close((logits, boxes), model(images, mask).pair, "image by image", rtol=1e-9)
 
 
 @law("model")
@@ -154,7 +154,7 @@ def order_of_queries_does_not_matter(make: Make, draw: Draw) -> None:
     expected, order = model(images, mask), draw_order(draw, model.config.num_queries)
     table = model.queries.get_submodule("positions").get_parameter("weight")
     table.data = table.data[order]
-    permuted = DetectorOutput(*(part[:, :, order] for part in expected))
+    permuted = expected.mapped(lambda part: part[:, :, order])
     check_close(model(images, mask), permuted, "with the queries permuted")
 
 
@@ -176,8 +176,8 @@ def dtype_follows_the_model(make: Make, draw: Draw) -> None:
     """In float32 and float64 outputs have the model's dtype, and nearly equal values."""
     model, (images, mask) = draw_model(make, draw).eval(), draw_images(draw)
     double, single = model(images, mask), model.float()(images.float(), mask)
-    assert {part.dtype for part in double} == {torch.float64}, "float64 images give another dtype"
-    assert {part.dtype for part in single} == {torch.float32}, "float32 images give another dtype"
+    assert {part.dtype for part in double.pair} == {torch.float64}, "float64 images give another dtype"
+    assert {part.dtype for part in single.pair} == {torch.float32}, "float32 images give another dtype"
     check_close(single, double, "in float32", rtol=1e-3)
 
 

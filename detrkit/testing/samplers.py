@@ -69,7 +69,9 @@ def centres_read_their_cells(make: Make, draw: Draw) -> None:
     weights[:, :, :, level, -1] = 1
     cell = sum(h * w for h, w in case.shapes[:level]) + row * width + column
     expected = case.value[:, cell].flatten(1)[:, None].expand(-1, points.shape[1], -1)
-    check_close(case._replace(points=points, weights=weights)(sampler), expected, f"of {heads} heads at a cell's centre")
+    check_close(
+        case._replace(points=points, weights=weights)(sampler), expected, f"of {heads} heads at a cell's centre"
+    )
 
 
 @law("samplers")
@@ -92,8 +94,10 @@ def linear_in_values_and_weights(make: Make, draw: Draw) -> None:
     for name in ("value", "weights"):
         part = getattr(case, name)
         other, factor = draw_normal(draw, *part.shape), draw(-3, 3)
-        expected = case(sampler) + factor * case._replace(**{name: other})(sampler)
-        check_close(case._replace(**{name: part + factor * other})(sampler), expected, f"for a sum of {name}", rtol=1e-10)
+        expected = case(sampler) + factor * case._replace(**{name: other})(sampler)  # type: ignore[arg-type]
+        check_close(
+            case._replace(**{name: part + factor * other})(sampler), expected, f"for a sum of {name}", rtol=1e-10
+        )
 
 
 @law("samplers")
@@ -166,7 +170,9 @@ def written_out(case: Case) -> Tensor:
         for level, (height, width) in enumerate(case.shapes):
             for point in range(count):
                 at = (image, query, head, level, point)
-                x, y = (place * side - 0.5 for place, side in zip(case.points[at].tolist(), (width, height), strict=True))
+                x, y = (
+                    place * side - 0.5 for place, side in zip(case.points[at].tolist(), (width, height), strict=True)
+                )
                 for row in (math.floor(y), math.floor(y) + 1):
                     for column in (math.floor(x), math.floor(x) + 1):
                         if 0 <= row < height and 0 <= column < width:

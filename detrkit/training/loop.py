@@ -23,7 +23,7 @@ from detrkit.datasets import Dataset, Finding
 from detrkit.errors import ConfigError, NonFiniteCostError, NonFiniteError
 from detrkit.evaluation import evaluate
 from detrkit.model import build
-from detrkit.registry import Spec
+from detrkit.specs import Spec
 from detrkit.training.data import Batch, WindowStream
 from detrkit.training.log import MetricsLog
 from detrkit.training.optimizer import learning_rate_factor, make_optimizer, set_learning_rate
@@ -183,7 +183,7 @@ class Trainer:
         """
         step = self.run.progress.step
         try:
-            losses = self.criterion(self.model(*batch.inputs.to(self.device)), batch.targets, normalizer)
+            losses = self.criterion(self.model(*batch.inputs.to(self.device), batch.targets), batch.targets, normalizer)
         except NonFiniteCostError as error:
             raise NonFiniteError(f"step {step}, images {batch.image_ids}: {error}") from None
         check_finite(losses, batch, step)

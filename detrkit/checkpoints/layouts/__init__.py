@@ -42,12 +42,14 @@ class Layout(ABC):
         spellings: tables of its names; where there are several, the one that explains most names is meant.
         superfluous: patterns of entries that a file may hold and no detector of ours needs, with the reason.
         varies: fields of the configuration that it can tell; all others are as in `base`.
+        writes: whether it can be written too.
     """
 
     kinds: ClassVar[tuple[str, ...]]
     spellings: ClassVar[Mapping[str, Renaming]]
     superfluous: ClassVar[Mapping[str, str]] = {}
     varies: ClassVar[frozenset[str]]
+    writes: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

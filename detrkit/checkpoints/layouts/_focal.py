@@ -21,6 +21,7 @@ class Descendant(Layout):
 
     kinds = (TORCH,)
     varies = SIZES
+    writes = False
     table: ClassVar[str | None]
 
     @abstractmethod

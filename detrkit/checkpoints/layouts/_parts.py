@@ -12,7 +12,8 @@ from torch import Tensor
 from detrkit.checkpoints.layouts._renaming import Renaming, Row
 from detrkit.config import DetectorConfig
 from detrkit.errors import CheckpointError, DetrkitError
-from detrkit.registry import REGISTRY, Spec
+from detrkit.registry import REGISTRY
+from detrkit.specs import Spec
 
 ATTENTIONS = ("encoder_attention", "decoder_self_attention", "decoder_cross_attention")
 

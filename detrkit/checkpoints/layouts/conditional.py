@@ -31,7 +31,7 @@ ROWS: list[Row] = [
     ("encoder.layers.#.ffn.activation.weight", "transformer.encoder.layers.#.activation.weight"),
     ("encoder.position_scale.layers.#.*", "transformer.encoder.query_scale.layers.#.*"),
     *((f"decoder.layers.#.{o}.*", f"transformer.decoder.layers.#.{t}.*") for o, t in PROJECTIONS.items()),
-    *layer_rows("decoder", {"self_attn": "self_attn", "cross_attn": "cross_attn"}),
+    *layer_rows("decoder", {"self_attn": "self_attn", "cross_attn": "cross_attn"}, "out_proj.*"),
     ("decoder.layers.#.ffn.activation.weight", "transformer.decoder.layers.#.activation.weight"),
     ("decoder.norm.*", "transformer.decoder.norm.*"),
     ("decoder.placement.query_scale.layers.#.*", "transformer.decoder.query_scale.layers.#.*"),

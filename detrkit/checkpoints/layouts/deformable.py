@@ -49,12 +49,16 @@ PROPOSALS: list[Row] = [
     ("queries.output.*", "transformer.enc_output.*"),
     ("queries.output_norm.*", "transformer.enc_output_norm.*"),
 ]
+LAYERS = 6  # of the published decoder; the head of the proposals is numbered after those of its layers
+NUMBERED: list[Row] = [
+    (name, name) for layer in range(LAYERS) for name in (f"class_embed.{layer}.*", f"bbox_embed.{layer}.layers.#.*")
+]
 TWO_STAGE: list[Row] = [
     *PROPOSALS,
     ("queries.position.*", "transformer.pos_trans.*"),
     ("queries.position_norm.*", "transformer.pos_trans_norm.*"),
-    ("queries.class_embed.*", "class_embed.6.*"),
-    ("queries.bbox_embed.layers.#.*", "bbox_embed.6.layers.#.*"),
+    ("queries.class_embed.*", f"class_embed.{LAYERS}.*"),
+    ("queries.bbox_embed.layers.#.*", f"bbox_embed.{LAYERS}.layers.#.*"),
 ]
 
 
@@ -70,7 +74,7 @@ class Deformable(Descendant):
     spellings: ClassVar[dict[str, Renaming]] = {
         "plain": Renaming([*ROWS, *SHARED, *POINTS], copies=COPIES),
         "refine": Renaming([*ROWS, *OWN, *POINTS], copies=DECODER_COPIES),
-        "two_stage": Renaming([*TWO_STAGE, *ROWS, *OWN], copies=DECODER_COPIES),
+        "two_stage": Renaming([*TWO_STAGE, *ROWS, *NUMBERED], copies=DECODER_COPIES),
     }
 
     def preset(self, foreign: Foreign) -> DetectorConfig:

@@ -29,12 +29,18 @@ ARGUMENTS = (
 """Fields that tensors do not show; where the official script has an argument for one, it has the same name."""
 
 
-def layer_rows(side: str, attentions: dict[str, str]) -> list[Row]:
-    """Rows of one side's layers; `attentions` in the order of the layer, ours to theirs; then the FFN and the norms."""
+def layer_rows(side: str, attentions: dict[str, str], entries: str = "*") -> list[Row]:
+    """Rows of one side's layers: attentions, the FFN and the norms.
+
+    Args:
+        side: encoder or decoder.
+        attentions: in the order of the layer, ours to theirs.
+        entries: those of an attention that have one name on both sides.
+    """
     ours, theirs = f"{side}.layers.#", f"transformer.{side}.layers.#"
     residuals = [*attentions, "ffn"]
     return [
-        *((f"{ours}.{name}.*", f"{theirs}.{other}.*") for name, other in attentions.items()),
+        *((f"{ours}.{name}.{entries}", f"{theirs}.{other}.{entries}") for name, other in attentions.items()),
         *((f"{ours}.ffn.{linear}.*", f"{theirs}.{linear}.*") for linear in ("linear1", "linear2")),
         *((f"{ours}.{name}_residual.norm.*", f"{theirs}.norm{n}.*") for n, name in enumerate(residuals, 1)),
     ]

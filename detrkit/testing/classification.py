@@ -1,0 +1,144 @@
+"""The laws of the role `classification`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from detrkit.classification import Classification
+from detrkit.testing.law import Draw, Make, law
+from detrkit.testing.tensors import check_close, check_finite, draw_generator, draw_normal, draw_order
+
+SURE = 30.0
+
+
+class Case(NamedTuple):
+    """A classification, logits [L, B, Q, C], and matched queries with their labels, the same number in each layer."""
+
+    classification: Classification
+    logits: Tensor
+    matched: tuple[Tensor, Tensor, Tensor]
+    labels: Tensor
+    num_classes: int
+
+    def loss(self, logits: Tensor, normalizer: float = 1.0) -> Tensor:
+        """Loss of each layer."""
+        return self.classification.loss(logits, self.matched, self.labels, normalizer)
+
+    def right(self, sure: float) -> Tensor:
+        """Logits that say the truth, as surely as told."""
+        logits = torch.full_like(self.logits, -sure)
+        logits[..., self.num_classes :] = sure  # nothing, where it has a logit of its own
+        logits[self.matched] = -sure
+        logits[(*self.matched, self.labels)] = sure
+        return logits
+
+
+@law("classification")
+def cost_falls_as_its_class_becomes_likelier(make: Make, draw: Draw) -> None:
+    """Costs are [..., Q, T]; raising the logit of a class lowers the cost of its targets and no other's."""
+    case = draw_case(make, draw)
+    labels = torch.arange(case.num_classes)
+    cost = case.classification.cost(case.logits, labels)
+    expected = (*case.logits.shape[:3], case.num_classes)
+    assert cost.shape == expected, f"cost has shape {tuple(cost.shape)}, not {expected}"
+    raised, label = case.logits.clone(), draw(0, case.num_classes - 1)
+    raised[..., label] += draw(1, 8) / 4
+    change = case.classification.cost(raised, labels) - cost
+    assert (change[..., label] < 0).all(), "the cost of a class does not fall as it becomes likelier"
+    assert (change[..., labels != label] >= -1e-12).all(), "the cost of another class falls"
+
+
+@law("classification")
+def loss_is_small_only_where_right(make: Make, draw: Draw) -> None:
+    """Losses are [L], not negative, near zero where every query is sure and right, not where sure and wrong."""
+    case = draw_case(make, draw)
+    found = case.loss(case.logits)
+    assert found.shape == case.logits.shape[:1], f"losses have shape {tuple(found.shape)}, not a number a layer"
+    assert (found >= 0).all(), "a loss is negative"
+    assert (case.loss(case.right(SURE)) < 1e-6).all(), "sure and right answers are not near zero"
+    assert (case.loss(-case.right(SURE)) > 1).all(), "sure and wrong answers cost nothing"
+
+
+@law("classification")
+def normalizer_is_additive(make: Make, draw: Draw) -> None:
+    """The normalizer of a batch is the sum of those of its parts, and the loss is divided by it."""
+    case = draw_case(make, draw)
+    parts = [(draw(0, 9), draw(0, 9), draw(9, 30)) for _ in range(draw(1, 4))]
+    whole = case.classification.normalizer(*map(sum, zip(*parts, strict=True)))
+    added = sum(case.classification.normalizer(*part) for part in parts)
+    assert abs(whole - added) <= 1e-9 * max(1.0, abs(whole)), f"the whole has {whole}, its parts {added}"
+    check_close(case.loss(case.logits, 8.0) * 8, case.loss(case.logits, 1.0), "with another normalizer")
+
+
+@law("classification")
+def gradients_point_to_the_truth(make: Make, draw: Draw) -> None:
+    """The loss pulls every class of an unmatched query down, and the class of a matched one up."""
+    case = draw_case(make, draw)
+    logits = case.logits.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(case.loss(logits).sum(), logits)
+    unmatched = torch.ones(case.logits.shape[:3], dtype=torch.bool)
+    unmatched[case.matched] = False
+    assert (gradient[unmatched][:, : case.num_classes] > 0).all(), "a class of an unmatched query is not pulled down"
+    assert (gradient[unmatched][:, case.num_classes :] < 0).all(), "nothing is not pulled up where there is nothing"
+    assert (gradient[(*case.matched, case.labels)] < 0).all(), "the class of a matched query is not pulled up"
+
+
+@law("classification")
+def layers_and_queries_count_alike(make: Make, draw: Draw) -> None:
+    """Layers have losses of their own; queries in another order, with their matches, have the same loss."""
+    case = draw_case(make, draw)
+    layers, _, queries, _ = case.logits.shape
+    expected, order = case.loss(case.logits), draw_order(draw, queries)
+    layer, image, query = case.matched
+    shuffled = case._replace(matched=(layer, image, order.argsort()[query]))
+    check_close(shuffled.loss(case.logits[:, :, order]), expected, "in another order of the queries")
+    for one in range(layers):
+        own = case._replace(matched=(layer[layer == one] * 0, image[layer == one], query[layer == one]))
+        alone = own._replace(labels=case.labels[layer == one]).loss(case.logits[one : one + 1])
+        check_close(alone, expected[one : one + 1], "for a layer alone")
+
+
+@law("classification")
+def scores_rise_with_their_logits(make: Make, draw: Draw) -> None:
+    """Scores are [..., Q, K] in [0, 1] and rise with the logit of their class; sure answers are told apart."""
+    case = draw_case(make, draw)
+    scores, label = case.classification.scores(case.logits), draw(0, case.num_classes - 1)
+    assert scores.shape == (*case.logits.shape[:3], case.num_classes), f"scores have shape {tuple(scores.shape)}"
+    assert ((scores >= 0) & (scores <= 1)).all(), "scores leave [0, 1]"
+    raised = case.logits.clone()
+    raised[..., label] += 1
+    assert (case.classification.scores(raised)[..., label] > scores[..., label]).all(), "a score does not rise"
+    seen = torch.zeros(case.logits.shape[:3], dtype=torch.bool)
+    seen[case.matched] = True
+    assert torch.equal(case.classification.says_object(case.right(SURE)), seen), "sure objects are not those matched"
+
+
+@law("classification")
+def large_logits_are_finite(make: Make, draw: Draw) -> None:
+    """Costs, losses, scores and gradients are finite in float32 for logits of 10000, right or wrong."""
+    case = draw_case(make, draw)
+    for logits in (case.right(1e4), -case.right(1e4), 1e4 * case.logits.sign()):
+        single = logits.float().requires_grad_()
+        loss = case.loss(single)
+        loss.sum().backward()
+        cost, scores = case.classification.cost(single, case.labels), case.classification.scores(single)
+        check_finite({"cost": cost, "loss": loss, "scores": scores, "gradient": single.grad}, "for large logits")
+
+
+def draw_case(make: Make, draw: Draw) -> Case:
+    """Logits in float64, and a few queries of each image matched, none twice, as many in every layer."""
+    num_classes, layers, images, queries = draw(1, 5), draw(1, 3), draw(1, 3), draw(1, 6)
+    classification = make(num_classes=num_classes)
+    logits = draw_normal(draw, layers, images, queries, classification.num_logits)
+    slots = [
+        (layer, image, query)
+        for layer in range(layers)
+        for image in range(images)
+        for query in draw_order(draw, queries)[: draw(0, queries)].tolist()
+    ]
+    layer, image, query = torch.tensor(slots, dtype=torch.int64).view(-1, 3).unbind(1)
+    labels = torch.randint(0, num_classes, (len(slots),), generator=draw_generator(draw))
+    return Case(classification, logits, (layer, image, query), labels, num_classes)

@@ -1,0 +1,50 @@
+"""The role `classification`: the laws for every registered component, and examples by hand."""
+
+import math
+
+import pytest
+import torch
+from conftest import draws
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import detrkit
+from detrkit.registry import REGISTRY
+from detrkit.testing import NotConcerned, laws_of
+from detrkit.testing.law import Maker
+
+pytestmark = pytest.mark.fast
+
+CASES = [
+    *((name, {}) for name in REGISTRY.names("classification")),
+    ("focal", {"gamma": 0.0}),
+    ("focal", {"gamma": 0.5}),
+    ("focal", {"gamma": 5.0}),
+]
+
+
+@pytest.mark.parametrize("law", laws_of("classification"))
+@pytest.mark.parametrize(("name", "set_to"), CASES)
+@settings(deadline=None, max_examples=12, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_law(name, set_to, law, data):
+    try:
+        laws_of("classification")[law](Maker(REGISTRY.get("classification", name), set_to), draws(data))
+    except NotConcerned as reason:
+        pytest.skip(str(reason))
+
+
+def test_focal_by_hand():
+    """One matched and one unmatched query at probability one half: 0.25 x 0.25 ln 2 and 0.75 x 0.25 ln 2."""
+    focal, zero = detrkit.make("classification", "focal", num_classes=1), torch.zeros(1, dtype=torch.int64)
+    loss = focal.loss(torch.zeros(1, 1, 2, 1), (zero, zero, zero), zero, 1.0)
+    assert loss.tolist() == pytest.approx([(0.25 + 0.75) * 0.25 * math.log(2)])
+    assert focal.cost(torch.zeros(1, 1), zero).item() == pytest.approx((0.25 - 0.75) * 0.25 * math.log(2), rel=1e-5)
+
+
+def test_no_object_weighs_eos_coef():
+    softmax = detrkit.make("classification", "softmax", num_classes=1, eos_coef=0.25)
+    none = torch.zeros(0, dtype=torch.int64)
+    loss = softmax.loss(torch.zeros(1, 1, 2, 2), (none, none, none), none, softmax.normalizer(0, 0, 2))
+    assert loss.tolist() == pytest.approx([math.log(2)])
+    assert softmax.loss(torch.zeros(1, 1, 2, 2), (none,) * 3, none, 1.0).tolist() == pytest.approx([0.5 * math.log(2)])
