@@ -1,4 +1,4 @@
-"""What the speed tables share: the machine's description, and rivals timed in turn."""
+"""What the speed tables share: options, the machine's description, rivals timed in turn, and the table itself."""
 
 from __future__ import annotations
 
@@ -7,11 +7,47 @@ import os
 import platform
 import statistics
 import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Rivals = Mapping[str, Callable[[], object]]
+Row = dict[str, Any]
+
+COMPARED = {"rival": "<20", "ms": ">9.3f", "ratio": ">7.3f"}
+"""Columns that `Table.compare` fills; those of the case stand before them."""
+
+
+def parse(
+    about: str | None, arguments: Sequence[str] | None, *, rounds: int, threads: int | None = 2, device: bool = True
+) -> Namespace:
+    """Options of a speed table, and torch set up as they say.
+
+    Args:
+        about: the script's docstring.
+        arguments: the command line without the script's name; None: that of the process.
+        rounds: how often the rivals run by default.
+        threads: of torch by default; None where the measured code uses one alone.
+        device: whether the measured code runs on any device.
+    """
+    parser = ArgumentParser(description=about, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"times that every rival runs (default {rounds})")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write machine, rows and result here")
+    if threads:
+        parser.add_argument("--threads", type=int, default=threads, help=f"threads of torch (default {threads})")
+    if device:
+        parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default cpu)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads if threads else 1)
+    torch.manual_seed(0)
+    return options
 
 
 def machine(*packages: str, **more: Any) -> dict[str, Any]:
@@ -19,6 +55,8 @@ def machine(*packages: str, **more: Any) -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    if str(more.get("device", "cpu")).startswith("cuda"):
+        more["gpu"] = torch.cuda.get_device_name(more["device"])
     return {
         "date": date.today().isoformat(),
         "cpu": models[0] if models else platform.processor(),
@@ -29,15 +67,23 @@ def machine(*packages: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def interleaved(rivals: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Wall seconds of each rival, each round running all of them in turn, after one round that is not counted."""
+def interleaved(
+    rivals: Rivals, rounds: int, *, device: str = "cpu", clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of each rival, each round running all of them in turn, after one round that is not counted.
+
+    On an accelerator the clock stops when all that a rival has started there is done.
+    """
+    wait = (lambda: None) if device == "cpu" else torch.accelerator.synchronize
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for counted in range(rounds + 1):
         for name, run in rivals.items():
-            start = time.perf_counter()
+            wait()
+            start = clock()
             run()
+            wait()
             if counted:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
@@ -50,3 +96,90 @@ def write_results(path: Path | None, **content: Any) -> None:
     """Keep the table as JSON, where a path is given."""
     if path:
         path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+class Table:
+    """Rows that are printed as they come, and kept.
+
+    Args:
+        options: of `parse`.
+        packages: whose versions are to be told.
+        columns: names and format specifications, in their order.
+        clock: see `interleaved`.
+        about: more to tell about the measurement.
+    """
+
+    def __init__(
+        self,
+        options: Namespace,
+        *packages: str,
+        columns: Mapping[str, str],
+        clock: Callable[[], float] = time.perf_counter,
+        **about: Any,
+    ) -> None:
+        self.options, self.columns, self.clock = options, columns, clock
+        self.about = about
+        told = {name: getattr(options, name) for name in ("threads", "device") if hasattr(options, name)}
+        self.machine = machine(*packages, rounds=options.rounds, clock=clock.__name__, **told)
+        self.rows: list[Row] = []
+        print(", ".join(f"{name} {value}" for name, value in self.machine.items()))
+        self._print({name: name for name in columns})
+
+    def add(self, **row: Any) -> None:
+        """Print a row and keep it; columns that it leaves out stay empty."""
+        self.rows.append(row)
+        self._print({name: f"{row[name]:{form}}" for name, form in self.columns.items() if name in row})
+
+    def compare(self, rivals: Rivals, *, peer: str, **case: Any) -> None:
+        """Time the rivals in turn; a row each: milliseconds, and the ratio of its time to that of the peer."""
+        device = getattr(self.options, "device", "cpu")
+        seconds = interleaved(rivals, self.options.rounds, device=device, clock=self.clock)
+        for name, own in seconds.items():
+            self.add(
+                **case, rival=name, ms=round(1e3 * statistics.median(own), 3), ratio=round(ratio(own, seconds[peer]), 3)
+            )
+
+    def ratio(self, rival: str, **case: Any) -> float:
+        """Geometric mean of a rival's ratios over the rows of these cases."""
+        wanted = {"rival": rival, **case}
+        return statistics.geometric_mean(row["ratio"] for row in self.rows if wanted.items() <= row.items())
+
+    def conclude(self, sentence: str) -> None:
+        """Print the result and write everything to the file of ``--json``."""
+        print(f"\n{sentence}")
+        write_results(self.options.json, machine=self.machine, **self.about, rows=self.rows, result=sentence)
+
+    def _print(self, cells: Mapping[str, str]) -> None:
+        whole = (f"{cells.get(name, ''):{form.partition('.')[0]}}" for name, form in self.columns.items())
+        print("  ".join(whole).rstrip(), flush=True)
+
+
+def inferring(model: nn.Module, *inputs: Any) -> Callable[[], object]:
+    """A rival: the model looks, without gradients."""
+
+    def run() -> None:
+        with torch.no_grad():
+            model(*inputs)
+
+    return run
+
+
+def learning(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], object]:
+    """A rival: gradients of all parameters."""
+
+    def run() -> None:
+        model.zero_grad()
+        loss().backward()
+
+    return run
+
+
+def check_same(found: Tensor, expected: Tensor, what: str, tolerance: float = 1e-3) -> None:
+    """Rivals must compute the same: differ by ``tolerance`` of the largest number at most.
+
+    Raises:
+        SystemExit: they do not.
+    """
+    apart = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-9))
+    if not apart <= tolerance:
+        raise SystemExit(f"{what}: differs from its peer by {apart:.2g} of the largest number; nothing is measured")
