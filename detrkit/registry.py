@@ -26,10 +26,12 @@ ROLES: dict[str, str] = {
     "attention": "Attention",
     "backbones": "Backbone",
     "datasets": "Dataset",
+    "evaluators": "Evaluator",
     "matchers": "Matcher",
     "positional": "Positional",
     "queries": "ObjectQueries",
     "selection": "Selection",
+    "transforms": "Transforms",
 }
 
 LONGEST_SPEC = 10_000  # characters
@@ -39,9 +41,11 @@ DIMENSIONS: dict[str, str] = {
     "d_model": "width of the tokens",
     "dropout": "dropout probability of the transformer",
     "in_channels": "channels of each backbone level",
+    "long_side": "limit of the long side of images that the network sees, in pixels",
     "num_classes": "number of classes, background not counted",
     "num_levels": "number of feature levels",
     "num_queries": "number of object queries",
+    "short_side": "short side of images that the network sees, in pixels",
     "split": "part of the data: train, val, test, ...",
     "strides": "stride of each backbone level",
 }

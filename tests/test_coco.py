@@ -131,6 +131,17 @@ def test_what_may_be_missing(tree):
     assert data[0][1]["iscrowd"].tolist() == [False, False]
 
 
+def test_area_is_that_of_the_mask_or_of_the_box(tree):
+    told = [17, 0, None, "many", -3, [4]]
+    tree.content["annotations"] = [
+        {"id": k, "image_id": 10, "category_id": 8, "bbox": [1, 2, 10, 5], **({} if a is None else {"area": a})}
+        for k, a in enumerate(told, 1)
+    ]
+    data = tree.read()
+    assert data[0][1]["area"].tolist() == [17, 0, 50, 50, 50, 50]
+    assert [f.action for f in data.findings if f.field and f.field.endswith("area")] == ["taken from the box"] * 3
+
+
 def test_ids_of_several_kinds(tree):
     for image in tree.content["images"]:
         image["id"] = f"{image['id']}"

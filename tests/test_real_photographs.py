@@ -27,7 +27,7 @@ def fields(shared):
         "d_model": "32",
         "dim_feedforward": "32",
         "dropout": "0.1",
-        "flip": "0.5",
+        "transforms": "small",
         "batch_size": "4",
         "steps": "4",
         "eval_every": "0",

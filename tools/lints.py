@@ -13,9 +13,19 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROLES = ("attention", "backbones", "datasets", "matchers", "positional", "queries", "selection")
+ROLES = (
+    "attention",
+    "backbones",
+    "datasets",
+    "evaluators",
+    "matchers",
+    "positional",
+    "queries",
+    "selection",
+    "transforms",
+)
 LIGHT = re.compile(
-    r"detrkit/((__init__|errors|fields|registry|config|labels|listing|cli|commands)\.py|(presets|matchers)/.*)"
+    r"detrkit/((__init__|errors|fields|registry|config|labels|listing|cli|commands)\.py|(presets|matchers|evaluators)/.*)"
 )
 LONGEST_FILE, LONGEST_FUNCTION, LARGEST_FILE = 400, 40, 1_000_000
 MAY_BE_LONG = {("detrkit/cli.py", "make_parser")}

@@ -132,24 +132,31 @@ def make_target(
     *,
     image_id: int | str,
     iscrowd: NDArray[np.bool_] | None = None,
+    area: NDArray[np.float64] | None = None,
 ) -> Target:
     """A `Target` from clean boxes (x0, y0, x1, y1) in pixels [T, 4] of an image of size (height, width)."""
     scale = np.array([size[1], size[0]])
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 2, 2) / scale
     fractions = np.concatenate([corners.mean(axis=1), corners[:, 1] - corners[:, 0]], axis=1)
     crowd = np.zeros(len(fractions), dtype=bool) if iscrowd is None else iscrowd
-    return Target(
+    target = Target(
         boxes=torch.from_numpy(fractions.astype(np.float32)),
         labels=torch.from_numpy(np.array(labels, dtype=np.int64)),
         iscrowd=torch.from_numpy(np.array(crowd, dtype=bool)),
         image_id=image_id,
         orig_size=torch.tensor(size, dtype=torch.int64),
     )
+    if area is not None:
+        target["area"] = torch.from_numpy(np.array(area, dtype=np.float64))
+    return target
 
 
 @dataclass
 class Record:
-    """One image file and what is annotated in it: clean boxes [T, 4] in pixels, labels [T], crowds [T]."""
+    """One image file and what is annotated in it: clean boxes [T, 4] in pixels, labels [T], crowds [T], areas [T].
+
+    Areas are of masks, in pixels; None where the data tell none.
+    """
 
     path: Path
     image_id: int | str
@@ -157,6 +164,7 @@ class Record:
     boxes: Boxes
     labels: NDArray[np.int64]
     iscrowd: NDArray[np.bool_]
+    area: NDArray[np.float64] | None = None
 
 
 def usable(records: Iterable[Record], listing: Path, report: Report) -> list[Record]:
@@ -191,6 +199,8 @@ class ImageFiles(Dataset):
         self._boxes = np.concatenate([np.zeros((0, 4)), *(record.boxes for record in records)])
         self._labels = np.concatenate([np.zeros(0, np.int64), *(record.labels for record in records)])
         self._iscrowd = np.concatenate([np.zeros(0, bool), *(record.iscrowd for record in records)])
+        areas = [record.area for record in records if record.area is not None]
+        self._area = np.concatenate(areas) if areas and len(areas) == len(records) else None
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -215,5 +225,10 @@ class ImageFiles(Dataset):
             )
         rows = slice(self._ends[index], self._ends[index + 1])
         return image, make_target(
-            self._boxes[rows], self._labels[rows], size, image_id=self._ids[index], iscrowd=self._iscrowd[rows]
+            self._boxes[rows],
+            self._labels[rows],
+            size,
+            image_id=self._ids[index],
+            iscrowd=self._iscrowd[rows],
+            area=None if self._area is None else self._area[rows],
         )

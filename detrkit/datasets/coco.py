@@ -63,7 +63,8 @@ class CocoDataset(ImageFiles):
     - ``width`` and ``height`` are compared with the image as it is shown. Where EXIF orientation turns the image by a
       quarter and they are those of the stored pixels, the boxes are taken as such, and turned with the image.
     - Ids are integers or texts; "12" and 12.0 are 12. An id of two different images or categories means neither.
-    - ``iscrowd`` may be missing; ``area`` and ``segmentation`` are not read. Crowds are marked, not left out.
+    - ``iscrowd`` may be missing; crowds are marked, not left out. ``area`` is that of the mask, by which an evaluator
+      calls objects small or large; where it is missing, that of the box. ``segmentation`` is not read.
 
     What is wrong in the data costs as little as possible: an object, a category or an image, each in ``findings``.
 
@@ -168,11 +169,7 @@ class _Entries(Generic[K, V]):
 
 
 class _Table:
-    """A file of annotations in columns, so that it takes little memory.
-
-    Args:
-        path: the file.
-        report: gets what is wrong with single entries.
+    """A file of annotations in columns, so that it takes little memory; single faults go to the report.
 
     Raises:
         DataError: the file is no JSON or not COCO's.
@@ -185,6 +182,7 @@ class _Table:
         self.numbers: dict[Id, int] = {}  # of the images that annotations name
         self.names: list[int | str] = []  # of the annotations, in findings; then their columns
         self.image_of, self.category_of, self.boxes, self.crowds = array("q"), array("q"), array("d"), array("b")
+        self.areas = array("d")  # NaN where none is told
         self.ids: set[Id] = set()
         read_lists(path, {"images": self._image, "annotations": self._annotation, "categories": self._category})
         if not self.names:
@@ -243,8 +241,9 @@ class _Table:
         boxes = np.asarray(self.boxes).reshape(-1, 4)[rows]
         boxes = boxes_as_shown(boxes, header, written, tell_of_size)
         boxes, keep = clean_boxes(boxes, header.size, tell)
-        iscrowd = np.asarray(self.crowds)[rows].astype(bool)
-        return Record(path, image_id, header.size, boxes[keep], labels[keep], iscrowd[keep])
+        iscrowd, told = np.asarray(self.crowds)[rows].astype(bool), np.asarray(self.areas)[rows]
+        area = np.where(np.isnan(told), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), told)
+        return Record(path, image_id, header.size, boxes[keep], labels[keep], iscrowd[keep], area[keep])
 
     def _labels(self, label_of: dict[int, int]) -> Rows:
         """Label of each annotation; -1 where its category or image is not listed."""
@@ -315,6 +314,19 @@ class _Table:
         self.category_of.append(category)
         self.boxes.extend(box)
         self.crowds.append(crowd == 1)
+        self.areas.append(self._area(fields, image_id, name))
+
+    def _area(self, fields: dict[str, Any], image_id: Id, name: int | str) -> float:
+        """The area that an annotation tells; NaN where it tells none."""
+        if fields.get("area") is None:
+            return nan
+        try:
+            if (area := _finite(fields["area"], "area")) >= 0:
+                return area
+            raise Fault("no area", field="area", value=area, expected="0 or more")
+        except Fault as fault:
+            self._tell(fault, image_id, _within(name), "taken from the box")
+        return nan
 
     def _name(self, fields: dict[str, Any], otherwise: str) -> int | str:
         """What an annotation is called in findings: its id, or its position where that is none."""
