@@ -20,6 +20,7 @@ from torch import Tensor, nn
 Rivals = Mapping[str, Callable[[], object]]
 Row = dict[str, Any]
 
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 COMPARED = {"rival": "<20", "ms": ">9.3f", "ratio": ">7.3f"}
 """Columns that `Table.compare` fills; those of the case stand before them."""
 
@@ -40,6 +41,9 @@ def parse(
     parser.add_argument("--rounds", type=int, default=rounds, help=f"times that every rival runs (default {rounds})")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write machine, rows and result here")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="processor: time of this process alone, for a busy machine"
+    )
     if threads:
         parser.add_argument("--threads", type=int, default=threads, help=f"threads of torch (default {threads})")
     if device:
@@ -105,7 +109,7 @@ class Table:
         options: of `parse`.
         packages: whose versions are to be told.
         columns: names and format specifications, in their order.
-        clock: see `interleaved`.
+        clock: see `interleaved`; by default that of the options.
         about: more to tell about the measurement.
     """
 
@@ -114,13 +118,13 @@ class Table:
         options: Namespace,
         *packages: str,
         columns: Mapping[str, str],
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] | None = None,
         **about: Any,
     ) -> None:
-        self.options, self.columns, self.clock = options, columns, clock
-        self.about = about
+        self.options, self.columns, self.about = options, columns, about
+        self.clock = clock or CLOCKS[options.clock]
         told = {name: getattr(options, name) for name in ("threads", "device") if hasattr(options, name)}
-        self.machine = machine(*packages, rounds=options.rounds, clock=clock.__name__, **told)
+        self.machine = machine(*packages, rounds=options.rounds, clock=self.clock.__name__, **told)
         self.rows: list[Row] = []
         print(", ".join(f"{name} {value}" for name, value in self.machine.items()))
         self._print({name: name for name in columns})
