@@ -5,14 +5,11 @@ python benchmarks/matchers.py --json benchmarks/results/matchers-2025-01-31.json
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from _measuring import machine, write_results
+from _measuring import COMPARED, Table, parse
 from numpy.typing import NDArray
 
 from detrkit.matchers import Matcher
@@ -31,6 +28,7 @@ CLASSES = 80
 # Objects in the 16 images of a step: skewed as in COCO, 7 on average, one image empty, one crowded.
 COUNTS = (0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 9, 12, 20, 36)
 LAYERS = 6
+STEP = "step 6x16x100"
 
 
 def random_boxes(generator: np.random.Generator, count: int) -> Array:
@@ -71,58 +69,38 @@ def detr_cost(generator: np.random.Generator, queries: int, targets: int, state:
     return cost.astype(np.float32).astype(np.float64)
 
 
-def problems() -> Iterator[tuple[str, str, list[Array]]]:
-    """(what, state, costs) of each line of the table."""
+def problems(quick: bool) -> Iterator[tuple[str, str, list[Array]]]:
+    """(what, state, costs) of each comparison."""
     for state in STATES:
-        for queries, targets in SHAPES:
+        for queries, targets in SHAPES[: 1 if quick else None]:
             generator = np.random.default_rng(queries + targets)
-            yield f"{queries}x{targets}", state, [detr_cost(generator, queries, targets, state) for _ in range(10)]
+            yield f"{queries}x{targets} (10)", state, [detr_cost(generator, queries, targets, state) for _ in range(10)]
         generator = np.random.default_rng(16)
-        yield "step 6x16x100", state, [detr_cost(generator, 100, count, state) for count in COUNTS * LAYERS]
+        yield STEP, state, [detr_cost(generator, 100, count, state) for count in COUNTS * LAYERS]
 
 
-def seconds(matcher: Matcher, costs: list[Array]) -> float:
-    """Time of solving all costs once, input checks included.
+def solving(matcher: Matcher, costs: list[Array]) -> Callable[[], None]:
+    """A rival: solves all costs once, input checks included."""
 
-    Processor time of this thread: neither solver starts another, and wall time on a shared machine counts whole
-    scheduler slices of others against the longer run only.
-    """
-    start = time.thread_time()
-    for cost in costs:
-        matcher.solve(cost)
-    return time.thread_time() - start
+    def run() -> None:
+        for cost in costs:
+            matcher.solve(cost)
+
+    return run
 
 
-def measure(what: str, state: str, costs: list[Array], rounds: int) -> dict[str, object]:
-    """Both matchers in turn, ``rounds`` times; medians in ms (of one matrix, or of a whole step)."""
-    ours, theirs = NumpyMatcher(), ScipyMatcher()
-    seconds(ours, costs), seconds(theirs, costs)
-    pairs = [(seconds(ours, costs), seconds(theirs, costs)) for _ in range(rounds)]
-    share = 1 if what.startswith("step") else len(costs)
-    return {
-        "problem": what,
-        "state": state,
-        "numpy_ms": round(1e3 * statistics.median(n for n, _ in pairs) / share, 4),
-        "scipy_ms": round(1e3 * statistics.median(s for _, s in pairs) / share, 4),
-        "numpy_over_scipy": round(statistics.median(n / s for n, s in pairs), 2),
-    }
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=31, help="times each problem is solved by each matcher")
-    parser.add_argument("--json", type=Path, help="also write machine, states and rows here")
-    options = parser.parse_args()
-    about = machine("numpy", "scipy", threads=1, clock="processor time of the thread")
-    print(", ".join(f"{name} {value}" for name, value in about.items()))
-    print(f"{'problem':15}{'state':12}{'numpy ms':>10}{'scipy ms':>10}{'ratio':>8}")
-    rows = []
-    for what, state, costs in problems():
-        row = measure(what, state, costs, options.rounds)
-        rows.append(row)
-        print(f"{what:15}{state:12}{row['numpy_ms']:>10}{row['scipy_ms']:>10}{row['numpy_over_scipy']:>8}")
-    write_results(options.json, machine=about, states=STATES, rows=rows)
+    options = parse(__doc__, arguments, rounds=31, threads=None, device=False)
+    columns = {"problem": "<14", "state": "<10", **COMPARED}
+    # Processor time of this thread: neither solver starts another, and wall time on a shared machine counts whole
+    # scheduler slices of others against the longer run only.
+    table = Table(options, "numpy", "scipy", columns=columns, clock=time.thread_time, states=STATES)
+    for what, state, costs in problems(options.quick):
+        rivals = {"numpy": solving(NumpyMatcher(), costs), "scipy": solving(ScipyMatcher(), costs)}
+        table.compare(rivals, peer="scipy", problem=what, state=state)
+    steps = ", ".join(f"{table.ratio('numpy', problem=STEP, state=state):.2f} {state}" for state in STATES)
+    table.conclude(f"The matching of a training step takes the NumPy matcher, in times of SciPy's: {steps}.")
 
 
 if __name__ == "__main__":

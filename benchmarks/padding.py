@@ -5,71 +5,49 @@ python benchmarks/padding.py --json benchmarks/results/padding-2025-01-31.json
 
 from __future__ import annotations
 
-import argparse
-import statistics
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
-from _measuring import interleaved, machine, ratio, write_results
+from _measuring import COMPARED, Table, inferring, learning, parse
 
 import detrkit
 from detrkit.model import Detector
-from detrkit.preprocessing import pad
+from detrkit.preprocessing import PaddedImages, pad
 
 # a preset, and the two images that share a batch
-CASES = [("detr_tiny", (96, 96), (64, 96)), ("detr_r50", (480, 640), (640, 480)), ("detr_r50", (800, 1066), (800, 800))]
+QUICK = [("detr_tiny", (96, 96), (64, 96))]
+CASES = [*QUICK, ("detr_r50", (480, 640), (640, 480)), ("detr_r50", (800, 1066), (800, 800))]
 
 
-def task(model: Detector, images: torch.Tensor, mask: torch.Tensor | None, training: bool) -> Callable[[], object]:
+def rival(model: Detector, batch: PaddedImages, task: str) -> Callable[[], object]:
     """Inference of the batch, or a forward and backward pass."""
 
-    def infer() -> None:
-        with torch.no_grad():
-            model(images, mask)
+    def loss() -> torch.Tensor:
+        output = model(*batch)
+        return output.logits.square().mean() + output.boxes.mean()
 
-    def learn() -> None:
-        model.zero_grad()
-        output = model(images, mask)
-        (output.logits.square().mean() + output.boxes.mean()).backward()
-
-    model.train(training)
-    return learn if training else infer
+    model.train(task == "training")
+    return learning(model, loss) if task == "training" else inferring(model, *batch)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="times each case is run by each mode")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
-    parser.add_argument("--json", type=Path, help="also write machine and rows here")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    about = machine("torch", "torchvision", threads=options.threads, device=options.device)
-    print(", ".join(f"{name} {value}" for name, value in about.items()))
-    print(f"{'preset':12}{'images':22}{'task':11}{'published ms':>14}{'exact ms':>10}{'ratio':>8}")
-    rows = []
-    for preset, *sizes in CASES:
-        images, mask = pad([torch.randn(3, *size) for size in sizes]).to(torch.device(options.device))
-        for training in (False, True):
+    options = parse(__doc__, arguments, rounds=3)
+    columns = {"preset": "<9", "images": "<18", "task": "<9", **COMPARED}
+    table = Table(options, "torch", "torchvision", columns=columns)
+    for preset, *sizes in QUICK if options.quick else CASES:
+        batch = pad([torch.randn(3, *size) for size in sizes]).to(torch.device(options.device))
+        shapes = " + ".join(f"{height}x{width}" for height, width in sizes)
+        for task in ("inference", "training"):
             rivals = {}
             for name, exact in (("published", False), ("exact", True)):
                 torch.manual_seed(0)
-                model = detrkit.build(preset, padding_exact=exact).to(options.device)
-                rivals[name] = task(model, images, mask, training)
-            seconds = interleaved(rivals, options.rounds)
-            row = {
-                "preset": preset,
-                "images": " + ".join(f"{h}x{w}" for h, w in sizes),
-                "task": "training" if training else "inference",
-                "published_ms": round(1e3 * statistics.median(seconds["published"]), 1),
-                "exact_ms": round(1e3 * statistics.median(seconds["exact"]), 1),
-                "exact_over_published": round(ratio(seconds["exact"], seconds["published"]), 3),
-            }
-            rows.append(row)
-            print("{:12}{:22}{:11}{:>14}{:>10}{:>8}".format(*row.values()), flush=True)
-    write_results(options.json, machine=about, rows=rows)
+                rivals[name] = rival(detrkit.build(preset, padding_exact=exact).to(options.device), batch, task)
+            table.compare(rivals, peer="published", preset=preset, images=shapes, task=task)
+    costs = " and ".join(
+        f"{table.ratio('exact', task=task):.2f} times the {task}" for task in ("inference", "training")
+    )
+    table.conclude(f"Padding-exact mode takes {costs} of the published mode.")
 
 
 if __name__ == "__main__":

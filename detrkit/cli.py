@@ -31,7 +31,9 @@ class Parser(argparse.ArgumentParser):
             words += unknown
             return known
         if unknown:
-            command = next(iter(self._subparsers._group_actions)).choices[known.command]  # type: ignore
+            command = self
+            for word in filter(None, (known.command, getattr(known, "what", None))):
+                command = next(iter(command._subparsers._group_actions)).choices[word]  # type: ignore
             command.error(f"unknown argument {unknown[0]!r}; {nearest(unknown[0], command._option_string_actions)}")
         return known
 
@@ -101,8 +103,9 @@ def make_parser() -> Parser:
     train.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
     train.add_argument("--dry-run", action="store_true", help="check configuration and data, train nothing")
 
-    evaluation = command("eval", "Score a run on held-out data: COCO AP.")
+    evaluation = command("eval", "Score a run on held-out data: AP by size and class, and kinds of errors.")
     add_run(evaluation)
+    evaluation.add_argument("--evaluator", default="hotcoco", metavar="SPEC", help="for example voc (default hotcoco)")
     evaluation.add_argument("--json", action="store_true", help="print JSON")
 
     predict = command("predict", "Detect in images; writes pictures with boxes and attention overlays.")
@@ -120,13 +123,11 @@ def make_parser() -> Parser:
     export.add_argument("--out", metavar="FILE", help="what to write; by default beside the checkpoint")
     export.add_argument("--json", action="store_true", help="print JSON")
 
-    check = command("check", "Run the laws of its role on a component.")
-    check.add_argument("what", choices=["component"], help="what to check")
-    check.add_argument("name", help="MODULE:CLASS, or ROLE/NAME of a registered component")
-    check.add_argument("--set", action="append", default=[], metavar="key=value", help="a setting of the component")
-    check.add_argument("--examples", type=at_least(1), default=25, help="drawn cases a law (default 25)")
-    check.add_argument("--seed", type=at_least(0), default=0, help="seed of the first case")
-    check.add_argument("--json", action="store_true", help="print JSON")
+    report = command("report", "Write a run's page: changes, curves, AP, worst images.")
+    add_run(report)
+    report.add_argument("--threshold", type=float, default=0.5, help="least score of what is drawn (default 0.5)")
+
+    add_checks(command("check", "Check a component, data, a configuration or a checkpoint."), common)
     return parser
 
 
@@ -139,6 +140,37 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def add_checks(parser: Parser, common: Parser) -> None:
+    """The things that can be checked, each with its own arguments."""
+    things = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=Parser)
+
+    def thing(name: str, help: str) -> Parser:
+        made = things.add_parser(name, help=help, description=help, parents=[common])
+        made.add_argument("--json", action="store_true", help="print JSON")
+        return made
+
+    component = thing("component", "Run the laws of its role on a component.")
+    component.add_argument("name", help="MODULE:CLASS, or ROLE/NAME of a registered component")
+    component.add_argument("--set", action="append", default=[], metavar="key=value", help="a setting of the component")
+    component.add_argument("--examples", type=at_least(1), default=25, help="drawn cases a law (default 25)")
+    component.add_argument("--seed", type=at_least(0), default=0, help="seed of the first case")
+
+    data = thing("data", "Tell all that is wrong or suspicious in a data set; writes a page with pictures.")
+    data.add_argument("spec", metavar="SPEC", help="data set, for example \"voc(root='DIR')\"")
+    data.add_argument("--split", action="append", help="part to look at; may be repeated (default train and val)")
+    data.add_argument("--preset", default="detr_r50", help="detector whose image size counts (default detr_r50)")
+    data.add_argument("--quick", action="store_true", help="decode no images: finds no damaged or doubled ones")
+    data.add_argument("--out", metavar="DIR", help="folder of the page; by default check-NAME")
+
+    config = thing("config", "Tell what a configuration would build, or everything that is wrong with it.")
+    config.add_argument("config", metavar="FILE|PRESET", help="TOML, a run's config.json or folder, or a preset")
+    config.add_argument("fields", nargs="*", metavar="key=value", help="fields to change")
+
+    checkpoint = thing("checkpoint", "Tell what a checkpoint holds and whether it is intact.")
+    checkpoint.add_argument("path", help="folder of a run, or a checkpoint")
+    checkpoint.add_argument("--tensors", action="store_true", help="say what became of each tensor")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from detrkit.errors import ConfigError, DataError, DetrkitError, nearest
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from detrkit.checks import Outcome
     from detrkit.config import DetectorConfig, TrainConfig
     from detrkit.datasets import Dataset
     from detrkit.model import Detector
@@ -71,6 +72,7 @@ class Commands:
             preset, detector, train = read_fields(options.fields, options.config)
             out = Path(options.out) if options.out else free_folder(Path("runs"), preset)
         from detrkit.training import loop
+        from detrkit.training.distributed import Processes
 
         if options.dry_run:
             data, val = loop.check(detector, train)
@@ -82,20 +84,26 @@ class Commands:
             print(f"ok: {len(data)} training images, classes {', '.join(data.label_space.names)}; nothing was trained")
             return
         run = loop.train(detector, train, out, resume=bool(options.resume))
-        finish(run.folder, train)
+        if Processes.started().is_first:
+            finish(run.folder, train)
 
     @staticmethod
     def eval(options: argparse.Namespace) -> None:
-        """Twelve COCO numbers and the AP of each class."""
+        """Numbers over all classes and for each, kinds of errors, and classes taken for others."""
         from detrkit.evaluation import evaluate
+        from detrkit.evaluation.errors import confusion, errors
+        from detrkit.registry import REGISTRY
 
-        model, data = load_run(options), run_data(options)
-        numbers, _ = evaluate(model, data, batch_size=options.batch_size)
-        if options.json:
-            show_json({name: None if value != value else value for name, value in numbers.items()})
+        evaluator = REGISTRY.make("evaluators", options.evaluator)
+        numbers, _ = evaluate(load_run(options), run_data(options), evaluator=evaluator, batch_size=options.batch_size)
+        evidence = evaluator.evidence()
+        wrong, swapped = errors(evidence), confusion(evidence)
+        if not options.json:
+            print(evaluator.table(numbers), wrong.table(), swapped.table(), sep="\n\n")
             return
-        for name, value in numbers.items():
-            print(f"{name:<12} {'-' if value != value else format(value, '.4f')}")
+        content: dict[str, Any] = {name: None if value != value else value for name, value in numbers.items()}
+        content["objects"] = dict(zip(evidence.label_space.names, evidence.objects.tolist(), strict=True))
+        show_json({**content, "errors": wrong.to_json(), "confusion": swapped.to_json()})
 
     @staticmethod
     def predict(options: argparse.Namespace) -> None:
@@ -140,42 +148,75 @@ class Commands:
 
     @staticmethod
     def check(options: argparse.Namespace) -> int:
-        """Laws kept and broken; 1 when one is broken."""
-        from dataclasses import asdict
+        """What was found; the exit code says whether it can be used."""
+        outcome = getattr(Checks, options.what)(options)
+        show_json(outcome.content) if options.json else sys.stdout.write(outcome.text)
+        return outcome.exit_code
 
-        from detrkit.listing import import_component
-        from detrkit.specs import Spec
-        from detrkit.testing import check_component
+    @staticmethod
+    def report(options: argparse.Namespace) -> None:
+        """The page of a run, written anew."""
+        from detrkit.training.report import save_report
+
+        folder = Path(options.run)
+        train = read_run(folder)[1]
+        model, data = load_run(options), run_data(options)
+        how = {"threshold": options.threshold, "batch_size": options.batch_size}
+        print(save_report(folder, model, data, train, split=options.split or train.val_split, **how))
+
+
+class Checks:
+    """One function for each thing that can be checked; names are the words behind ``check``."""
+
+    @staticmethod
+    def component(options: argparse.Namespace) -> Outcome:
+        """The laws of its role, run on a component."""
+        from detrkit.checks.component import check_laws
 
         sys.path.insert(0, os.getcwd())  # noqa: PTH109 (as python -m does: a stranger's module lies here)
-        settings = Spec.parse(f"it({', '.join(options.set)})").settings
-        component = import_component(options.name)
-        results = check_component(component, examples=options.examples, seed=options.seed, **settings)
-        broken = [result for result in results if result.outcome == "broken"]
-        if options.json:
-            show_json([asdict(result) for result in results])
-            return 1 if broken else 0
-        for result in results:
-            print(f"{result.outcome:<13} {result.description}")
-            if result.detail and result.outcome == "broken":
-                print(f"{'':<13} {result.law}, seed {result.seed}: {result.detail}")
-        concerned = [result for result in results if result.outcome != "not concerned"]
-        kept = f"{len(concerned) - len(broken)} of" if broken else "all"
-        idle = len(results) - len(concerned)
-        print(f"{kept} {len(concerned)} laws kept" + (f", {idle} do not concern it" if idle else ""))
-        return 1 if broken else 0
+        return check_laws(options.name, options.set, examples=options.examples, seed=options.seed)
+
+    @staticmethod
+    def data(options: argparse.Namespace) -> Outcome:
+        """What is wrong or suspicious in a data set; writes a page."""
+        from detrkit.checks.data import SPLITS, check_data, short_name
+        from detrkit.checks.data_page import write_page
+
+        detector = detrkit.config(options.preset)
+        found = check_data(options.spec, options.split or SPLITS, detector=detector, quick=options.quick)
+        return found.outcome(write_page(found, Path(options.out or f"check-{short_name(options.spec)}")))
+
+    @staticmethod
+    def config(options: argparse.Namespace) -> Outcome:
+        """What a configuration would build."""
+        path = Path(options.config)
+        path = path / "config.json" if path.is_dir() else path
+        named = path.suffix not in (".json", ".toml")
+        words = [options.config, *options.fields] if named else options.fields
+        _, detector, train = read_fields(words, None if named else str(path))
+        from detrkit.checks.config import check_config
+
+        return check_config(detector, train).outcome()
+
+    @staticmethod
+    def checkpoint(options: argparse.Namespace) -> Outcome:
+        """What checkpoints hold, and whether they are intact."""
+        from detrkit.checks.checkpoint import check_checkpoints
+
+        return check_checkpoints(options.path, tensors=options.tensors)
 
 
 def finish(folder: Path, train: TrainConfig) -> None:
     """Draw the run's pictures with its best detector, print its scores, and say where everything is."""
     from detrkit.training.log import read_log
     from detrkit.training.pictures import save_pictures
+    from detrkit.training.report import save_report
     from detrkit.training.run import FINDINGS
-    from detrkit.training.splits import make_data
 
     model = detrkit.load(folder)
-    data = make_data(train, train.val_split if train.eval_every else train.train_split)
-    pictures = save_pictures(folder, model, data)
+    split = train.val_split if train.eval_every else train.train_split
+    data = split_of_run(train, split)
+    pictures = [save_report(folder, model, data, train, split=split), *save_pictures(folder, model, data)]
     scores = [entry for entry in read_log(folder / "metrics.jsonl", "eval") if entry["AP"] is not None]
     if scores:
         best = max(scores, key=lambda entry: entry["AP"])
@@ -246,7 +287,6 @@ def read_configs(name: str) -> tuple[DetectorConfig, TrainConfig]:
 def run_data(options: argparse.Namespace) -> Dataset:
     """The data that a command names, else the run's."""
     from detrkit.config import TrainConfig
-    from detrkit.training.splits import make_data
 
     folder = Path(options.run)
     folder = folder if folder.is_dir() else folder.parent
@@ -254,10 +294,19 @@ def run_data(options: argparse.Namespace) -> Dataset:
         raise DetrkitError("no config.json there that names the data", path=folder, hint="give --data SPEC")
     train = read_run(folder)[1] if (folder / "config.json").is_file() else TrainConfig()
     train = train.replace(data=options.data) if options.data else train
-    data = make_data(train, options.split or train.val_split)
+    data = split_of_run(train, options.split or train.val_split)
     for finding in data.findings:
         sys.stderr.write(f"data: {finding}\n")
     return data
+
+
+def split_of_run(train: TrainConfig, split: str) -> Dataset:
+    """A split of a run's data, without images that cannot be read if the run leaves such out."""
+    from detrkit.training.data import Readable
+    from detrkit.training.splits import make_data
+
+    data = make_data(train, split)
+    return Readable(data) if train.on_bad_image == "skip" else data
 
 
 def load_run(options: argparse.Namespace) -> Detector:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, cast, get_
 
 from detrkit import fields, fitting
 from detrkit.errors import ConfigError, DetrkitError, nearest
-from detrkit.fields import NonNegative, Positive, Probability, Rate, Role, Weight, roles_of
+from detrkit.fields import Fraction, NonNegative, Positive, Probability, Rate, Role, Weight, roles_of
 from detrkit.registry import REGISTRY
 from detrkit.specs import Spec
 
@@ -150,8 +150,8 @@ class DetectorConfig(_Config):
     told_later: ClassVar[frozenset[str]] = frozenset({"in_channels", "strides", "num_levels"})
 
     def dimensions(self) -> dict[str, Any]:
-        """Numbers that the parts of the model may ask for."""
-        names = ("d_model", "dropout", "num_queries", "num_classes", "eos_coef")
+        """Numbers that the parts of the model, and what is done to its images, may ask for."""
+        names = ("d_model", "dropout", "num_queries", "num_classes", "eos_coef", "short_side", "long_side")
         return {**{name: getattr(self, name) for name in names}, "layer": 0}
 
     def _own_problems(self) -> Iterator[str]:
@@ -178,9 +178,21 @@ class DetectorConfig(_Config):
 class TrainConfig(_Config):
     """How a detector is trained (DETR, section 4 and appendix A.4; defaults are the official recipe of 300 epochs).
 
-    `init_from` is a run, a checkpoint or a folder to start from, see `detrkit.build`. The length is given in `epochs`
-    or in optimizer `steps`. `lr_drop` is the epoch after which the rate falls to a tenth under ``schedule="step"``; by
-    default two thirds of the run.
+    The length is given in `epochs` or in optimizer `steps`. A step sees a window of `batch_size` x `accumulate` x
+    processes images, and is the same however these three share them out. Some fields:
+
+    - `init_from`: a run, a checkpoint or a folder to start from, see `detrkit.build`.
+    - `lr_drop`: the epoch after which the rate falls to a tenth under ``schedule="step"``; by default two thirds of
+      the run.
+    - `lr_factors`: ``"decoder=0.1,class_embed.bias=2"`` multiplies the rate of the parameters of these names, or in
+      parts of these names; ``*`` stands for anything, and the last pattern that matches counts.
+    - `freeze`: ``"backbone,encoder.layers.0"`` stops the training of such parameters.
+    - `ema_decay`: share of the averaged weights that a step keeps; these are then scored and become the best
+      checkpoint. 0: no average.
+    - `patience`: evaluations without a better AP after which a run ends; 0: it goes on.
+    - `amp`: ``bf16`` takes the products of the forward pass in bfloat16; losses and weights stay float32.
+    - `on_bad_image`: ``skip`` leaves images out that cannot be read, and counts them.
+    - `save_every` (epochs) and `save_minutes` (of training): when the run is saved to be resumed; 0: not by this.
     """
 
     data: Annotated[str, Role("datasets")] | None = None
@@ -190,6 +202,8 @@ class TrainConfig(_Config):
 
     lr: Rate = 1e-4
     lr_backbone: Rate = 1e-5
+    lr_factors: str | None = None
+    freeze: str | None = None
     weight_decay: Weight = 1e-4
     clip_max_norm: Weight = 0.1
     batch_size: Positive = 2
@@ -199,13 +213,20 @@ class TrainConfig(_Config):
     schedule: Literal["step", "linear", "cosine"] = "step"
     lr_drop: Positive | None = None
     warmup_steps: NonNegative = 0
-    flip: Probability = 0.5
+    ema_decay: Fraction = 0.0
+    patience: NonNegative = 0
+    transforms: Annotated[str, Role("transforms")] | None = "detr"
 
     seed: NonNegative = 42
     num_workers: NonNegative = 0
     device: str = "auto"
+    amp: Literal["none", "bf16"] = "none"
+    deterministic: bool = False
+    on_bad_image: Literal["error", "skip"] = "error"
     eval_every: NonNegative = 1
     save_every: NonNegative = 1
+    save_minutes: Weight = 10.0
+    tensorboard: bool = False
 
     def replace(self, **changes: Any) -> Self:
         """As for every config; giving `steps` clears `epochs`, and the other way round."""
@@ -215,14 +236,36 @@ class TrainConfig(_Config):
         return super().replace(**changes)
 
     def dimensions(self) -> dict[str, Any]:
-        """What the data set is told."""
-        return {"split": self.train_split}
+        """What the data set is told, and the usual sides of images; training tells transforms the detector's own."""
+        sides = {name: getattr(DetectorConfig, name) for name in ("short_side", "long_side")}
+        return {"split": self.train_split, **sides}
+
+    def factors(self) -> dict[str, float]:
+        """Factor of the learning rate by pattern of parameters' names, as `lr_factors` gives them."""
+        pairs = (item.rpartition("=") for item in fields.items(self.lr_factors))
+        return {pattern.strip(): float(factor) for pattern, _, factor in pairs}
 
     def _own_problems(self) -> Iterator[str]:
         if (self.epochs is None) == (self.steps is None):
             yield f"TrainConfig.epochs, steps: got {self.epochs} and {self.steps}; expected just one of them"
         if self.lr_drop is not None and self.schedule != "step":
             yield f"TrainConfig.lr_drop: no effect with schedule={self.schedule!r}; leave it out or use schedule=step"
+        for name in ("ema_decay", "patience"):
+            if getattr(self, name) and self.eval_every == 0:
+                yield f"TrainConfig.{name}: no effect with eval_every=0; leave it out, or evaluate"
+        yield from self._problems_of_patterns()
+
+    def _problems_of_patterns(self) -> Iterator[str]:
+        if isinstance(self.freeze, str) and not fields.items(self.freeze):
+            yield f"TrainConfig.freeze: got {self.freeze!r}; expected NAME,NAME,... of parameters or their parts"
+        if not isinstance(self.lr_factors, str):
+            return
+        try:
+            factors = self.factors()
+        except ValueError:
+            factors = {}
+        if not factors or not all(pattern and fields.accepts(rate, Rate) for pattern, rate in factors.items()):
+            yield f"TrainConfig.lr_factors: got {self.lr_factors!r}; expected NAME=FACTOR,... with factors from 0"
 
 
 Preset = Callable[[], DetectorConfig]

@@ -18,23 +18,26 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 @dataclass(frozen=True)
 class Range:
-    """Closed interval of numbers that a field accepts; ``above`` excludes the lower end itself."""
+    """Closed interval of numbers that a field accepts; ``above`` and ``below`` exclude the end itself."""
 
     min: float | None = None
     max: float | None = None
     above: float | None = None
+    below: float | None = None
 
     def __contains__(self, value: float) -> bool:
         return (
             (self.min is None or value >= self.min)
             and (self.max is None or value <= self.max)
             and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
         )
 
     def __str__(self) -> str:
         parts = [f"above {self.above:g}"] if self.above is not None else []
         parts += [f"at least {self.min:g}"] if self.min is not None else []
         parts += [f"at most {self.max:g}"] if self.max is not None else []
+        parts += [f"below {self.below:g}"] if self.below is not None else []
         return " and ".join(parts)
 
 
@@ -56,6 +59,7 @@ NonNegative = Annotated[int, Range(min=0)]
 Weight = Annotated[float, Range(min=0)]
 Rate = Annotated[float, Range(min=0)]
 Probability = Annotated[float, Range(min=0, max=1)]
+Fraction = Annotated[float, Range(min=0, below=1)]
 
 
 def base_and_metadata(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -149,6 +153,11 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
+
+
+def items(text: str | None) -> list[str]:
+    """The pieces of a comma-separated list; none of None."""
+    return [item for item in map(str.strip, (text or "").split(",")) if item]
 
 
 def problems(given: dict[str, Any], annotations: dict[str, Any], owner: str) -> Iterable[str]:

@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import SEEK_CUR
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from detrkit.errors import DataError
@@ -44,6 +45,16 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# the same for a point of the image: whether x and y change places, then whether x and y count from the other end
+_MOVES = {
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
 _METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _FULL_SCALES = {"I": (2**16 - 1, 2**31 - 1, 2**32 - 1), "F": (1, 2**8 - 1, 2**16 - 1)}
 
@@ -58,8 +69,20 @@ def read_image(path: str | Path) -> Image.Image:
         return _to_rgb(image, path)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of an image file as it is shown, orientation applied; reads the header, decodes no pixels.
+class Header(NamedTuple):
+    """What the header of an image file tells.
+
+    Attributes:
+        size: (height, width) in pixels as the image is shown, orientation applied.
+        orientation: EXIF orientation, 1 to 8; from 5 on, height and width of the stored pixels are the other way round.
+    """
+
+    size: tuple[int, int]
+    orientation: int = 1
+
+
+def image_header(path: str | Path) -> Header:
+    """Size and orientation of an image file; decodes no pixels.
 
     Raises:
         DataError: no such file, not an image, or more than `MAX_PIXELS`; names the path.
@@ -68,8 +91,28 @@ def image_size(path: str | Path) -> tuple[int, int]:
         width, height = image.size
         if image.format == "TIFF":  # some versions of Pillow turn the size of a TIFF by themselves
             width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]  # type: ignore[attr-defined]
-        turned = _orientation(image, of_header=True) >= 5
-        return (width, height) if turned else (height, width)
+        orientation = _orientation(image, of_header=True)
+        return Header((width, height) if orientation >= 5 else (height, width), orientation)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image file as it is shown, orientation applied; reads the header, decodes no pixels.
+
+    Raises:
+        DataError: no such file, not an image, or more than `MAX_PIXELS`; names the path.
+    """
+    return image_header(path).size
+
+
+def turned_boxes(boxes: NDArray[np.float64], header: Header) -> NDArray[np.float64]:
+    """Boxes [N, 4], (x0, y0, x1, y1) in the pixels as they are stored -> the same in the image as it is shown."""
+    swap, *ends = _MOVES.get(header.orientation, (False, False, False))
+    boxes = boxes[:, [1, 0, 3, 2]] if swap else boxes
+    for axis, (side, from_other_end) in enumerate(zip(header.size[::-1], ends, strict=True)):
+        if from_other_end:
+            boxes = boxes.copy()
+            boxes[:, [axis, axis + 2]] = side - boxes[:, [axis + 2, axis]]
+    return boxes
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -181,7 +224,8 @@ def _orientation(image: Image.Image, *, of_header: bool = False) -> int:
         # Pillow decodes a whole PNG to learn whether EXIF data follow the pixels.
         spare = of_header and image.format == "PNG" and not _metadata_follow_pixels(image.fp)  # type: ignore[attr-defined]
         exif = Image.Image.getexif(image) if spare else image.getexif()
-        return int(exif.get(_ORIENTATION, 1))
+        orientation = int(exif.get(_ORIENTATION, 1))
+        return orientation if orientation in _TURNS else 1
     except Exception:
         return 1
 

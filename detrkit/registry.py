@@ -28,6 +28,7 @@ ROLES: dict[str, str] = {
     "classification": "Classification",
     "datasets": "Dataset",
     "denoising": "Denoising",
+    "evaluators": "Evaluator",
     "matchers": "Matcher",
     "necks": "Neck",
     "placement": "Placement",
@@ -36,6 +37,7 @@ ROLES: dict[str, str] = {
     "reading": "Reading",
     "samplers": "Sampler",
     "selection": "Selection",
+    "transforms": "Transforms",
 }
 
 # What a model (or, for data sets, a run) tells its components: the names a signature may have before the star.
@@ -45,9 +47,11 @@ DIMENSIONS: dict[str, str] = {
     "eos_coef": "weight of no-object beside a class",
     "in_channels": "channels of each backbone level",
     "layer": "number of the layer that a part stands in, from 0",
+    "long_side": "limit of the long side of images that the network sees, in pixels",
     "num_classes": "number of classes, background not counted",
     "num_levels": "number of feature levels",
     "num_queries": "number of object queries",
+    "short_side": "short side of images that the network sees, in pixels",
     "split": "part of the data: train, val, test, ...",
     "strides": "stride of each backbone level",
 }

@@ -16,9 +16,11 @@ from detrkit.cli import Commands, main
 COMMANDS = [name for name in vars(Commands) if not name.startswith("_")]
 HEAVY = ("torch", "torchvision", "timm", "numpy", "scipy", "matplotlib", "PIL")
 
+FEWER = "toy(length=3, held_out=3, size=32, classes=2)"
 TINY = [
     "backbone=tiny(width=8)", "d_model=32", "num_queries=5", "enc_layers=1", "dec_layers=1", "dim_feedforward=32",
-    "data=toy(length=6, size=32)", "short_side=32", "long_side=32", "batch_size=2", "steps=4", "eval_every=1",
+    "data=toy(length=6, held_out=24, size=32)",
+    "short_side=32", "long_side=32", "batch_size=2", "steps=4", "eval_every=1",
 ]  # fmt: skip
 
 
@@ -46,7 +48,8 @@ def call(capsys):
 # --- light ------------------------------------------------------------------------------------------------------------
 
 WITHOUT_TORCH = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS), ["list"],
-                 ["list", "--json"], ["show", "detr_r50"], ["lst"], ["train", "--outt", "x"]]  # fmt: skip
+                 ["list", "--json"], ["show", "detr_r50"], ["lst"], ["train", "--outt", "x"],
+                 *(["check", thing, "--help"] for thing in ("component", "data", "config", "checkpoint"))]  # fmt: skip
 
 
 @pytest.mark.fast
@@ -148,6 +151,21 @@ MISTAKES = [
     ("check component detrkit.matchers.numpy:NumpyMatchr", "did you mean 'NumpyMatcher'"),
     ("check component json:JSONDecoder", "keeps no contract"),
     ("check component attention/matrix --set heads", "not a spec string"),
+    ("check", "WHAT"),
+    ("check dat toy", "invalid choice: 'dat'"),
+    ("check data", "SPEC"),
+    ("check data tyo", "did you mean 'toy'"),
+    ("check data toy(size=3)", "size"),
+    ("check data voc(root='missing')", "missing:root: no such folder"),
+    ("check data toy --quik", "did you mean '--quick'"),
+    ("check data toy --preset detr_tny", "did you mean 'detr_tiny'"),
+    ("check config", "FILE|PRESET"),
+    ("check config detr_tny", "did you mean 'detr_tiny'"),
+    ("check config missing.toml", "missing.toml: cannot read the configuration"),
+    ("check config detr_tiny lrr=3", "did you mean 'lr'"),
+    ("check config detr_tiny freeze=nothing", "matches no trained parameter"),
+    ("check checkpoint missing", "missing: no such run or checkpoint"),
+    ("report missing", "missing: no run there"),
 ]
 
 
@@ -284,7 +302,15 @@ def run(tmp_path_factory):
 
 def test_training_leaves_a_run(run):
     folder, done = run
-    files = {"config.json", "metrics.jsonl", "last.safetensors", "curves.png", "predictions.png", "attention.png"}
+    files = {
+        "config.json",
+        "metrics.jsonl",
+        "last.safetensors",
+        "curves.png",
+        "predictions.png",
+        "attention.png",
+        "report.html",
+    }
     assert files <= {path.name for path in folder.iterdir()}
     assert str(folder) in done.stdout
     assert "steps of 2 images on" in done.stderr
@@ -332,17 +358,25 @@ def test_eval_prints_json_alone(run, call):
     numbers = json.loads(out)
     assert code == 0
     assert 0 <= numbers["AP"] <= 1
-    assert {"AP50", "AP75", "AP/circle"} <= set(numbers)
+    assert {"AP50", "AP75", "AP/circle", "AR100/circle", "objects", "errors", "confusion"} <= set(numbers)
     assert "Traceback" not in err
     table = call("eval", run[0], "--split", "test", "--data", "toy(length=3, size=32)")[1]
     assert table.splitlines()[0].split()[0] == "AP"
+    assert [line.split()[0] for line in table.split("\n\n")[1].splitlines()] == ["class", *numbers["objects"], "all"]
+    assert "\nbackground " in table
+    assert call("eval", run[0], "--evaluator", "voc(points=11)")[1].startswith("AP ")
+    assert "did you mean 'voc'" in call("eval", run[0], "--evaluator", "voc2012")[2]
 
 
-def test_eval_on_fewer_classes_says_what_it_leaves_out(run, call):
-    code, out, err = call("eval", run[0], "--data", "toy(length=3, size=32, classes=1)")
+def test_eval_on_fewer_classes_says_what_it_leaves_out(run, call, tmp_path):
+    found = json.loads(call("predict", run[0], "--threshold", "0", "--json", "--data", FEWER, "--out", tmp_path)[1])
+    others = sum(one["name"] == "triangle" for image in found.values() for one in image)
+    code, out, err = call("eval", run[0], "--data", FEWER)
     assert code == 0
     assert out.startswith("AP ")
-    assert "detections left out" in err
+    total = sum(map(len, found.values()))
+    assert ("detections left out" in err) == (others > 0)
+    assert f"{others} of {total} detections left out" in err or not others
 
 
 def test_predict_prints_json_and_draws(run, call, tmp_path):
@@ -439,3 +473,72 @@ def test_eval_of_a_lone_checkpoint_asks_for_its_data(run, call, tmp_path):
     code, _, err = call("eval", lone)
     assert code == 2
     assert "--data" in err
+
+
+# --- reports and checks -----------------------------------------------------------------------------------------------
+
+
+def test_report_is_written_anew(run, call):
+    page = Path(run[0]) / "report.html"
+    page.unlink()
+    code, out, _ = call("report", run[0])
+    assert (code, out) == (0, f"{page}\n")
+    assert "Worst images" in page.read_text(encoding="utf-8")
+
+
+def test_check_checkpoint_of_a_run(run, call):
+    code, out, _ = call("check", "checkpoint", run[0], "--json")
+    best, last = json.loads(out)
+    assert (code, best["kind"], last["kind"]) == (0, "detector", "training")
+    assert last["progress"]["step"] == 4
+    assert best["label_space"]["names"] == ["circle", "square", "triangle"]
+    assert best["counts"] == {"loaded": len(best["report"]["entries"])}
+    assert "intact" in call("check", "checkpoint", run[0], "--tensors")[1]
+
+
+def test_check_of_a_damaged_checkpoint_is_one_line(run, call, tmp_path):
+    damaged = tmp_path / "damaged.safetensors"
+    content = bytearray((Path(run[0]) / "best.safetensors").read_bytes())
+    content[-5] ^= 1
+    damaged.write_bytes(content)
+    code, out, err = call("check", "checkpoint", damaged)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "damaged" in err
+
+
+def test_check_config_of_a_run(run, call):
+    code, out, err = call("check", "config", run[0], "num_queries=7", "--json")
+    found = json.loads(out)
+    assert (code, err, found["preset"]) == (0, "", "detr_tiny")
+    assert found["changes"]["num_queries"] == [20, 7]
+    assert call("check", "config", Path(run[0]) / "config.json", "num_queries=7", "--json")[1] == out
+
+
+def test_check_data_writes_a_page(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("check", "data", "toy(length=4, held_out=3, size=32)", "--preset", "detr_tiny", "--json")
+    found = json.loads(out)
+    assert (code, err, found["refusals"]) == (0, "", [])
+    assert {name: split["images"] for name, split in found["splits"].items()} == {"train": 4, "val": 3}
+    assert (tmp_path / found["page"]).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert found["page"] == "check-toy/index.html"
+
+
+def test_a_run_that_leaves_bad_images_out_is_reported_without_them(call, tmp_path):
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    box = "<xmin>5</xmin><ymin>5</ymin><xmax>20</xmax><ymax>20</ymax>"
+    for name in ("good", "bad"):
+        Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / f"data/JPEGImages/{name}.jpg")
+        (tmp_path / f"data/Annotations/{name}.xml").write_text(
+            f"<annotation><object><name>cell</name><bndbox>{box}</bndbox></object></annotation>"
+        )
+    for split in ("train", "val"):
+        (tmp_path / f"data/ImageSets/Main/{split}.txt").write_text("good\nbad\n")
+    image = tmp_path / "data/JPEGImages/bad.jpg"
+    image.write_bytes(image.read_bytes()[:900])
+    data = f"data=voc(root='{tmp_path}/data')"
+    fields = [data if word.startswith("data=") else word for word in TINY]
+    code, _, err = call("train", "detr_tiny", *fields, "on_bad_image=skip", "--out", tmp_path / "run")
+    assert code == 0, err
+    assert "bad.jpg" in (tmp_path / "run/report.html").read_text(encoding="utf-8")

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from layouts import WRITERS, drawn
 from PIL import Image
 
 from detrkit.datasets import Finding
-from detrkit.datasets._reading import Fault, clean_boxes
+from detrkit.datasets._reading import clean_boxes
+from detrkit.datasets._report import Fault
 from detrkit.datasets.toy import ToyDataset
 from detrkit.datasets.voc import VocDataset
 from detrkit.errors import ConfigError, DataError
@@ -70,8 +72,10 @@ def tree(tmp_path):
 @pytest.fixture(scope="module")
 def settings_of(tmp_path_factory):
     """What each data set needs to be made."""
-    root = tmp_path_factory.mktemp("laws") / "voc"
-    return {"voc": {"root": str(Tree(root).root)}}
+    root, images = tmp_path_factory.mktemp("laws"), {f"im{i}": drawn(np.random.default_rng(i)) for i in range(5)}
+    for name, write in WRITERS.items():
+        write(root / name, images)
+    return {name: {"root": str(root / name)} for name in WRITERS}
 
 
 @pytest.mark.parametrize("law", laws_of("datasets"))

@@ -1,6 +1,5 @@
-"""Evaluation: average precision worked out by hand, and classes that differ between model and data."""
+"""Evaluation of a detector: which evaluator, and classes that differ between model and data."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +10,10 @@ from PIL import Image
 import detrkit
 from detrkit.datasets import Dataset
 from detrkit.detections import Detections
-from detrkit.errors import DataError, NonFiniteError
-from detrkit.evaluation import METRICS, CocoEvaluation, coco, evaluate
+from detrkit.errors import ConfigError, DataError, RegistryError
+from detrkit.evaluation import driver, evaluate
 from detrkit.labels import COCO, COCO_RAW, VOC, LabelSpace
+from detrkit.registry import REGISTRY
 
 pytestmark = pytest.mark.fast
 
@@ -34,7 +34,7 @@ class Photographs(Dataset):
         return Image.new("RGB", SIZE[::-1]), target(self.label_space, index, *self.images[index])
 
 
-def target(space, image_id, *objects, crowd=False):
+def target(space, image_id, *objects):
     """Target of an image with these objects."""
     corners = torch.tensor([box for _, box in objects], dtype=torch.float64).reshape(-1, 4)
     scale = torch.tensor([SIZE[1], SIZE[0]])
@@ -43,7 +43,7 @@ def target(space, image_id, *objects, crowd=False):
     return {
         "boxes": boxes.float(),
         "labels": labels,
-        "iscrowd": torch.full((len(objects),), crowd),
+        "iscrowd": torch.zeros(len(objects), dtype=torch.bool),
         "image_id": image_id,
         "orig_size": torch.tensor(SIZE),
     }
@@ -65,14 +65,14 @@ def found_in(space, *found):
 def scored(monkeypatch):
     """Evaluates a model of a label space that finds, image by image, what is given: `scored(space, data, *found)`."""
 
-    def run(space, data, *found):
+    def run(space, data, *found, **options):
         answers = [found_in(space, *one) for one in found]
 
         def detect(model, images, batch_size):
             return (answer for _, answer in zip(images, answers, strict=True))
 
-        monkeypatch.setattr(coco, "detect", detect)
-        return evaluate(SimpleNamespace(label_space=space), data, progress=False)
+        monkeypatch.setattr(driver, "detect", detect)
+        return evaluate(SimpleNamespace(label_space=space), data, progress=False, **options)
 
     return run
 
@@ -80,118 +80,7 @@ def scored(monkeypatch):
 CAT, DOG, BED = (10, 10, 60, 60), (100, 20, 180, 90), (0, 0, 200, 100)
 
 
-def test_what_is_found_exactly_scores_one():
-    evaluation = CocoEvaluation(PETS)
-    evaluation.add(target(PETS, 0, ("cat", CAT)), found_in(PETS, ("cat", CAT, 0.9)))
-    numbers = evaluation.result()
-    assert list(numbers) == [*METRICS, "AP/cat", "AP/dog"]
-    assert (numbers["AP"], numbers["AR1"], numbers["AP/cat"]) == pytest.approx((1, 1, 1), abs=1e-6)
-    assert np.isnan(numbers["AP/dog"]), "no dog is there to be found"
-
-
-def test_a_better_scored_mistake_halves_the_precision():
-    evaluation = CocoEvaluation(PETS)
-    evaluation.add(target(PETS, 0, ("cat", CAT)), found_in(PETS, ("cat", DOG, 0.9), ("cat", CAT, 0.8)))
-    assert evaluation.result()["AP"] == pytest.approx(0.5)
-
-
-def test_a_box_of_overlap_three_quarters_counts_up_to_that():
-    """IoU 0.75 reaches the thresholds 0.50, 0.55 ... 0.75: 6 of 10."""
-    evaluation = CocoEvaluation(PETS)
-    evaluation.add(target(PETS, 0, ("cat", (0, 0, 80, 80))), found_in(PETS, ("cat", (0, 0, 80, 60.001), 0.9)))
-    numbers = evaluation.result()
-    assert (numbers["AP"], numbers["AP50"], numbers["AP75"]) == pytest.approx((0.6, 1, 1))
-
-
-def test_crowds_are_regions_where_nothing_counts():
-    evaluation = CocoEvaluation(PETS)
-    evaluation.add(target(PETS, 0, ("cat", CAT)), found_in(PETS, ("cat", CAT, 0.5)))
-    evaluation.add(target(PETS, 1, ("cat", BED), crowd=True), found_in(PETS, ("cat", CAT, 0.9), ("cat", DOG, 0.8)))
-    assert evaluation.result()["AP"] == pytest.approx(1)
-
-
-def as_target(image, annotations):
-    """A COCO image's target, in float64 so that nothing is rounded."""
-    height, width = image["height"], image["width"]
-    boxes = np.array([one["bbox"] for one in annotations]).reshape(-1, 4)
-    boxes[:, :2] += boxes[:, 2:] / 2
-    return {
-        "boxes": torch.from_numpy(boxes / [width, height, width, height]),
-        "labels": torch.tensor([COCO.ids.index(one["category_id"]) for one in annotations], dtype=torch.int64),
-        "iscrowd": torch.tensor([bool(one["iscrowd"]) for one in annotations]),
-        "image_id": image["id"],
-        "orig_size": torch.tensor([height, width]),
-    }
-
-
-def as_detections(image, entries):
-    """An image's COCO results."""
-    boxes = np.array([one["bbox"] for one in entries]).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return Detections(
-        boxes.astype(np.float32),
-        np.array([COCO.ids.index(one["category_id"]) for one in entries], np.int64),
-        np.array([one["score"] for one in entries], np.float32),
-        (image["height"], image["width"]),
-        COCO,
-        np.arange(len(entries)),
-    )
-
-
-def reference(truth, results, capsys):
-    """The twelve numbers of pycocotools."""
-    from pycocotools import coco as pycoco
-    from pycocotools.cocoeval import COCOeval
-
-    api = pycoco.COCO()
-    api.dataset = truth
-    api.createIndex()
-    evaluation = COCOeval(api, api.loadRes(results), "bbox")
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    capsys.readouterr()
-    return dict(zip(METRICS, evaluation.stats.tolist(), strict=True))
-
-
-def test_the_example_of_the_coco_api_scores_as_in_pycocotools(shared, capsys):
-    """To the bit, once ties are ranked and boxes rounded as here; that moves this example's AP by 0.0003."""
-    folder = shared / "fixtures/cocoapi_val2014_100"
-    truth = json.loads((folder / "instances_val2014_100.json").read_text())
-    results = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
-    evaluation, entries = CocoEvaluation(COCO), []
-    for annotation in truth["annotations"]:
-        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
-    for image in sorted(truth["images"], key=lambda image: image["id"]):
-        found = as_detections(image, [one for one in results if one["image_id"] == image["id"]])
-        true = as_target(image, [one for one in truth["annotations"] if one["image_id"] == image["id"]])
-        evaluation.add(true, found)
-        corners = found.boxes.astype(float)
-        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
-        for score, label, box in sorted(zip((-found.scores).tolist(), found.labels, boxes, strict=True)):
-            entry = {"image_id": image["id"], "category_id": COCO.ids[label], "bbox": box, "score": -score}
-            entries.append(entry)
-    numbers = evaluation.result()
-    expected = reference(truth, entries, capsys)
-    assert {name: numbers[name] for name in METRICS} == pytest.approx(expected, abs=1e-12)
-    published = json.loads((folder / "expected.json").read_text())
-    assert numbers["AP"] == pytest.approx(published["stats"][published["names"].index("AP")], abs=5e-4)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "word"),
-    [("scores", np.nan, "not finite"), ("boxes", np.inf, "not finite"), ("scores", 1.5, "1.5")],
-)
-def test_numbers_that_cannot_be_scores_are_refused(field, value, word):
-    found = found_in(PETS, ("cat", CAT, 0.9))
-    getattr(found, field)[0] = value
-    with pytest.raises(NonFiniteError, match=word):
-        CocoEvaluation(PETS).add(target(PETS, 7, ("cat", CAT)), found)
-
-
 def test_an_evaluation_of_nothing_is_refused(scored):
-    with pytest.raises(DataError, match="no image was added"):
-        CocoEvaluation(PETS).result()
     with pytest.raises(DataError, match="the data set is empty"):
         scored(PETS, Photographs(PETS))
 
@@ -244,6 +133,38 @@ def test_labels_that_never_occur_in_the_truth_are_told(scored, capsys):
     )
     scored(COCO, Photographs(COCO, []), most)
     assert capsys.readouterr().err == "", "where there is no truth, nothing is astray"
+
+
+@pytest.mark.parametrize("evaluator", [*REGISTRY.names("evaluators"), "voc(points=11, iou=0.75)"])
+def test_any_evaluator_scores(scored, evaluator):
+    """Of two cats one is found, and one is found where none is, with a lower score."""
+    data = Photographs(PETS, [("cat", CAT)], [("cat", CAT)])
+    numbers, _ = scored(PETS, data, [("cat", CAT, 0.9)], [("cat", DOG, 0.5)], evaluator=evaluator)
+    points = 6 / 11 if "11" in evaluator else 0.5
+    assert numbers["AP/cat"] == numbers["AP"] == pytest.approx(points, abs=0.01)
+
+
+def test_an_evaluator_keeps_what_it_was_shown_and_shares_merge(scored):
+    """A caller's evaluator gives table and evidence afterwards; the shares of two processes are the whole."""
+    data = Photographs(PETS, [("cat", CAT)], [("dog", DOG)], [])
+    found = [("cat", CAT, 0.9)], [("cat", DOG, 0.8)], [("dog", DOG, 0.3)]
+    whole, first, second = (detrkit.make("evaluators", "numpy") for _ in range(3))
+    numbers, _ = scored(PETS, data, *found, evaluator=whole)
+    assert whole.evidence().image_ids == (0, 1, 2)
+    scored(PETS, Photographs(PETS, data.images[0]), found[0], evaluator=first)
+    for index in (1, 2):
+        second.add(target(PETS, index, *data.images[index]), found_in(PETS, *found[index]))
+    second.merge(first)
+    assert second.result() == pytest.approx(numbers, abs=0, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "word"),
+    [("hotcocoa", RegistryError, "did you mean 'hotcoco'"), ("voc(point=11)", ConfigError, "did you mean 'points'")],
+)
+def test_evaluators_that_cannot_be_made_are_refused_before_anything_is_detected(spec, error, word):
+    with pytest.raises(error, match=word):
+        evaluate(SimpleNamespace(label_space=PETS), Photographs(PETS, [("cat", CAT)]), evaluator=spec)
 
 
 def test_a_detector_is_evaluated_from_images_to_numbers():

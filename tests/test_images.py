@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detrkit.errors import DataError
-from detrkit.images import MAX_PIXELS, image_size, read_image, to_rgb
+from detrkit.images import MAX_PIXELS, image_header, image_size, read_image, to_rgb, turned_boxes
 
 pytestmark = pytest.mark.fast
 
@@ -87,6 +87,20 @@ def test_size_comes_from_the_header_alone(tmp_path):
         assert image_size(path) == (200, 300)
         with pytest.raises(DataError, match=f"a{suffix}"):
             read_image(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_turn_with_the_image(tmp_path, orientation):
+    pixels, path = np.zeros((20, 40), np.uint8), tmp_path / "a.png"
+    pixels[3:8, 5:25] = 255
+    Image.fromarray(pixels).save(path, exif=exif(orientation))
+    stored = np.array([[5.0, 3, 25, 8], [0, 0, 40, 20]])
+    rows, columns = np.nonzero(np.asarray(read_image(path))[..., 0])
+    header = image_header(path)
+    found = turned_boxes(stored, header)
+    assert found[0].tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert found[1].tolist() == [0, 0, *header.size[::-1]]
+    assert stored.tolist() == [[5, 3, 25, 8], [0, 0, 40, 20]], "the boxes given are left as they are"
 
 
 DEEP = np.array([[0, 32768, 65535, 256]])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from detrkit.checkpoints import save_detector
+from detrkit.checkpoints import read, save_detector
 from detrkit.config import DetectorConfig, TrainConfig
 from detrkit.criterion import SetCriterion
-from detrkit.errors import ConfigError
+from detrkit.errors import ConfigError, DataError
 from detrkit.model import DetectorOutput, build
 from detrkit.prediction import predict
 from detrkit.training import loop
@@ -28,7 +28,7 @@ TRAIN = TrainConfig(
     epochs=2,
     eval_every=0,
     save_every=0,
-    flip=0.0,
+    transforms=None,
     device="cpu",
 )
 
@@ -214,6 +214,49 @@ def factors(trainer):
     ]
 
 
+def trained(trainer):
+    """Parameters that are trained."""
+    return [name for name, p in trainer.model.named_parameters() if p.requires_grad]
+
+
+def best(trainer):
+    """Weights of the best checkpoint."""
+    trainer.run_to_end()
+    return [tensor.tolist() for tensor in read(trainer.run.best)[0].values()]
+
+
+def steps_without_progress(trainer):
+    """Steps of a run whose AP never changes."""
+    trainer.scores = lambda _: dict.fromkeys(("AP", "AP50", "AP75"), 0.5)
+    return trainer.run_to_end().progress.step
+
+
+def determinism(trainer):
+    """Whether PyTorch is held to operations that repeat, during a step."""
+    held, step = [], trainer.step
+    trainer.step = lambda window: (held.append(torch.are_deterministic_algorithms_enabled()), step(window))[1]
+    trainer.run_to_end()
+    return held
+
+
+def fate(trainer):
+    """What becomes of a run with an image that cannot be read."""
+    trainer.stream.loader.dataset.sample = raise_data_error
+    try:
+        return trainer.run_to_end().progress.left_out
+    except DataError as error:
+        return str(error)
+
+
+def raise_data_error(epoch, index):
+    raise DataError("broken", path=f"{index}.jpg")
+
+
+def files(trainer):
+    """What lies in the run's folder."""
+    return sorted(path.name for path in trainer.run.folder.iterdir())
+
+
 def total(trainer):
     """Number of steps."""
     return trainer.total
@@ -262,6 +305,8 @@ TRAIN_TABLE = {
     "init_from": ("another.safetensors", weights_before, {}),
     "lr": (1e-3, rates, {}),
     "lr_backbone": (1e-3, rates, {}),
+    "lr_factors": ("decoder=0.5", rates, {}),
+    "freeze": ("encoder", trained, {}),
     "weight_decay": (0.1, rates, {}),
     "clip_max_norm": (0.0, weights_after, {}),
     "batch_size": (1, first_window, {}),
@@ -271,12 +316,19 @@ TRAIN_TABLE = {
     "schedule": ("cosine", factors, {}),
     "lr_drop": (1, factors, {"epochs": 4}),
     "warmup_steps": (2, factors, {}),
-    "flip": (1.0, first_window, {}),
+    "ema_decay": (0.5, best, {"eval_every": 2}),
+    "patience": (1, steps_without_progress, {"eval_every": 1, "epochs": 5}),
+    "transforms": ("flip(p=1.0)", first_window, {}),
     "seed": (7, weights_before, {}),
     "num_workers": (1, workers, {}),
     "device": ("meta", device, {}),
+    "amp": ("bf16", weights_after, {}),
+    "deterministic": (True, determinism, {}),
+    "on_bad_image": ("skip", fate, {}),
     "eval_every": (2, evaluations, {"epochs": 4}),
     "save_every": (1, saves, {"epochs": 4}),
+    "save_minutes": (1e-9, saves, {}),
+    "tensorboard": (True, files, {}),
 }
 
 

@@ -126,7 +126,7 @@ def test_dependencies_cover_what_is_imported():
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 imported.add(node.module.partition(".")[0])
-    named_otherwise = {"PIL": "pillow", "huggingface_hub": "timm"}  # timm requires it
+    named_otherwise = {"PIL": "pillow", "yaml": "pyyaml", "huggingface_hub": "timm"}  # timm requires it
     third = imported - set(sys.stdlib_module_names) - {"detrkit"}
     assert {name for name in third if named_otherwise.get(name, name).lower() not in declared} == set()
 

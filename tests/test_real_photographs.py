@@ -27,7 +27,7 @@ def fields(shared):
         "d_model": "32",
         "dim_feedforward": "32",
         "dropout": "0.1",
-        "flip": "0.5",
+        "transforms": "small",
         "batch_size": "4",
         "steps": "4",
         "eval_every": "0",
@@ -54,7 +54,8 @@ def test_train_stop_resume_eval_predict(fields, tmp_path, capsys):
     assert main(["eval", str(whole), "--split", "test", "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)
     assert {"AP", "AP50", "AP/RBC", "AP/WBC", "AP/Platelets"} <= set(numbers)
-    assert all(value is None or 0 <= value <= 1 for value in numbers.values())
+    scores = {name: value for name, value in numbers.items() if name.startswith(("AP", "AR"))}
+    assert all(value is None or 0 <= value <= 1 for value in scores.values())
 
     pictures = tmp_path / "pictures"
     options = ["--split", "test", "--limit", "3", "--threshold", "0", "--out", str(pictures), "--json"]

@@ -105,7 +105,7 @@ PROGRAMS = {
         from detrkit.presets import from_pairs
         from detrkit.training import train
         sizes |= dict(short_side=32, long_side=32)
-        fields = dict(sizes, data="toy(length=4, size=32)", batch_size=2, epochs=1, flip=0.5)
+        fields = dict(sizes, data="toy(length=4, size=32)", batch_size=2, epochs=1, transforms="small")
         with tempfile.TemporaryDirectory() as folder:
             run = train(*from_pairs("detr_tiny", fields), Path(folder) / "run")
             model = detrkit.load(run.folder)

@@ -15,20 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import detrkit
-from detrkit.boxes import cxcywh_to_xyxy
 from detrkit.checkpoints import read
 from detrkit.config import TrainConfig
+from detrkit.criterion import SetCriterion
 from detrkit.datasets import Dataset
 from detrkit.errors import ConfigError, DataError, DetrkitError, NonFiniteError
 from detrkit.labels import LabelSpace
 from detrkit.presets import from_pairs
 from detrkit.registry import REGISTRY
 from detrkit.training import train
-from detrkit.training.data import FLIPS, ORDER, Samples, Windows, WindowStream, collate, flip
+from detrkit.training.data import ORDER, TRANSFORMS, Samples, Windows, WindowStream, collate
 from detrkit.training.log import read_log
-from detrkit.training.loop import Trainer, check, count_surplus
+from detrkit.training.loop import Trainer, check
 from detrkit.training.optimizer import learning_rate_factor, make_optimizer
 from detrkit.training.run import Stopped
+from detrkit.training.window import Share
 
 SMALL = {
     "d_model": "32",
@@ -44,7 +45,7 @@ SMALL = {
     "warmup_steps": "2",
     "steps": "8",
     "dropout": "0.1",
-    "flip": "0.5",
+    "transforms": "flip",
     "eval_every": "1",
 }
 
@@ -87,23 +88,6 @@ def test_workers_change_nothing():
     for alone, shared in zip(*batches, strict=True):
         assert torch.equal(alone.inputs.images, shared.inputs.images)
         assert alone.image_ids == shared.image_ids
-
-
-@pytest.mark.fast
-def test_a_flip_is_its_own_inverse_and_moves_boxes_with_the_pixels():
-    data = REGISTRY.make("datasets", "toy(size=48)", split="val")
-    image, target = data[3]
-    once = flip(image, target)
-    twice = flip(*once)
-    assert np.array_equal(np.asarray(image), np.asarray(twice[0]))
-    torch.testing.assert_close(target["boxes"], twice[1]["boxes"])
-    plain = REGISTRY.make("datasets", "toy(size=(48, 64), objects=(1, 1), background='plain')", split="val")
-    for index in range(5):
-        image, target = flip(*plain[index])
-        rows, columns = np.nonzero(np.asarray(image).max(axis=2) != 128)
-        found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        expected = cxcywh_to_xyxy(target["boxes"][0]) * torch.tensor([64, 48, 64, 48])
-        assert expected.tolist() == pytest.approx(found, abs=1.5)
 
 
 @pytest.mark.fast
@@ -291,7 +275,8 @@ def test_surplus_objects_are_counted():
     samples = Samples(data, detector, train_config)
     batch = collate([samples[(0, i)] for i in range(6)])
     counts = [len(t["labels"]) for t in batch.targets]
-    assert count_surplus([batch], 2) == sum(max(0, c - 2) for c in counts)
+    share = Share.of([batch], SetCriterion.from_config(detector), 2, skip=False)
+    assert share.surplus == sum(max(0, c - 2) for c in counts) > 0
 
 
 def test_a_run_that_dies_before_its_first_epoch_ends_can_be_resumed(tmp_path):
@@ -351,7 +336,7 @@ def test_an_unreadable_image_is_named_in_one_line_whoever_reads_it(tmp_path, wor
 
 @pytest.mark.fast
 def test_streams_of_random_numbers_are_apart():
-    draws = {np.random.default_rng((*purpose, 42, 0, 0)).random() for purpose in ((), (FLIPS,), (ORDER,))}
+    draws = {np.random.default_rng((*purpose, 42, 0, 0)).random() for purpose in ((), (TRANSFORMS,), (ORDER,))}
     assert len(draws) == 3
 
 
@@ -364,3 +349,84 @@ def test_everything_wrong_is_known_before_training(tmp_path):
     ):
         with pytest.raises(DetrkitError, match=word):
             check(*configs(**changes))
+
+
+def test_bfloat16_is_near_and_leaves_weights_and_losses_in_float32(tmp_path):
+    losses, dtypes = [], set()
+    for amp in ("none", "bf16"):
+        trainer = Trainer(*configs(eval_every=0, dropout=0, steps=1, amp=amp), tmp_path / amp, resume=False)
+        criterion, outputs = trainer.criterion, []
+        for part in (trainer.model.class_embed, trainer.model.neck.projection):
+            part.register_forward_hook(lambda _, __, output, seen=outputs: seen.append(output.dtype))
+        trainer.criterion = lambda *a, c=criterion: losses.append(c(*a)) or losses[-1]
+        trainer.criterion.normalizer = criterion.normalizer
+        trainer.run_to_end()
+        assert (torch.bfloat16 in outputs) == (amp == "bf16")
+        dtypes |= {p.dtype for p in trainer.model.parameters()} | {p.grad.dtype for p in trainer.model.parameters()}
+    assert {value.dtype for value in losses[1].terms.values()} | dtypes == {torch.float32}
+    assert losses[1].total.item() == pytest.approx(losses[0].total.item(), rel=0.05)
+
+
+def test_tensorboard_holds_what_the_log_holds(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(*configs(tensorboard=True), tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    told = [(event.step, event.value) for event in events.Scalars("train/loss_giou_0")]
+    assert told == [(e["step"], pytest.approx(e["loss_giou_0"], abs=1e-4)) for e in read_log(run.log, "train")]
+    assert [event.step for event in events.Scalars("eval/AP50")] == [5, 8]
+
+
+@pytest.mark.fast
+def test_missing_tensorboard_is_one_line_that_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(DetrkitError, match=r"^tensorboard: .*pip install detrkit\[tensorboard\]$"):
+        train(*configs(tensorboard=True), tmp_path / "run")
+
+
+def test_deterministic_training_leaves_the_process_as_it_was(tmp_path):
+    whole, again = (train(*configs(deterministic=True, steps=2), tmp_path / name) for name in "ab")
+    expected, got = (read(run.last)[0] for run in (whole, again))
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"epochs": 0}, "epochs: got 0; expected int, at least 1"),
+        ({"steps": 0}, "steps: got 0; expected int, at least 1"),
+        ({"ema_decay": 1}, "ema_decay: got 1; expected float, at least 0 and below 1"),
+        ({"ema_decay": 0.9, "eval_every": 0}, "ema_decay: no effect with eval_every=0"),
+        ({"patience": 2, "eval_every": 0}, "patience: no effect with eval_every=0"),
+        ({"amp": "fp16"}, "amp: got 'fp16'; expected one of 'none', 'bf16'"),
+        ({"on_bad_image": "ignore"}, "on_bad_image: got 'ignore'"),
+        ({"freeze": ","}, "freeze: got ','; expected NAME,NAME"),
+    ],
+)
+@pytest.mark.fast
+def test_options_that_cannot_be_meant_are_refused_by_name(changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        configs(**changes)
+
+
+@pytest.mark.fast
+def test_validation_data_without_images_or_objects(tmp_path, capsys):
+    class Empty(NoImages):
+        def __init__(self, split: str = "train") -> None:
+            super().__init__(split)
+            self.split = split
+
+        def __len__(self) -> int:
+            return 3 if self.split == "train" else 0
+
+    with (
+        REGISTRY.temporarily("datasets", "empty", Empty),
+        pytest.raises(DataError, match=r"'val' is empty.*eval_every=0"),
+    ):
+        train(*configs(data="empty"), tmp_path / "run")
+    run = train(*configs(data="toy(size=48, length=10, held_out=4, objects=(0, 0))"), tmp_path / "other")
+    assert "hold no object, so that there is no AP" in capsys.readouterr().err
+    assert not run.best.exists()
+    assert detrkit.load(run.folder).config == run.detector

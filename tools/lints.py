@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROLES = (
-    "attention", "backbones", "classification", "datasets", "denoising", "matchers", "necks", "placement", "positional",
-    "queries", "reading", "samplers", "selection",
+    "attention", "backbones", "classification", "datasets", "denoising", "evaluators", "matchers", "necks", "placement",
+    "positional", "queries", "reading", "samplers", "selection", "transforms",
 )  # fmt: skip
 LIGHT = re.compile(
-    r"detrkit/((__init__|errors|fields|fitting|specs|registry|config|labels|listing|cli|commands)\.py|(presets|matchers)/.*)"
+    r"detrkit/((__init__|errors|fields|fitting|specs|registry|config|labels|listing|cli|commands)\.py"
+    r"|(presets|matchers|evaluators)/.*)"
 )
 LONGEST_FILE, LONGEST_FUNCTION, LARGEST_FILE = 400, 40, 1_000_000
 MAY_BE_LONG = {("detrkit/cli.py", "make_parser")}

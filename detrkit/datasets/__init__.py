@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from detrkit.labels import LabelSpace
 
@@ -22,6 +22,8 @@ class Target(TypedDict):
         iscrowd: bool [T], a box around many objects that are not told apart; ignored in matching.
         image_id: the data set's own id of the image.
         orig_size: int64 [2], (height, width) of the image in pixels as it is shown (EXIF orientation applied).
+        area: float [T], pixels that each object covers, where the data tell it (COCO's masks); an evaluator calls
+            objects small, medium or large by it. May be left out: then it is the area of the box.
     """
 
     boxes: Tensor
@@ -29,6 +31,7 @@ class Target(TypedDict):
     iscrowd: Tensor
     image_id: int | str
     orig_size: Tensor
+    area: NotRequired[Tensor]
 
 
 @dataclass(frozen=True)

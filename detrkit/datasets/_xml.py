@@ -7,7 +7,8 @@ from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from detrkit.datasets._reading import Fault
+from detrkit.datasets._reading import finite
+from detrkit.datasets._report import Fault
 
 MAX_BYTES = 4 * 2**20  # some 13,000 objects of Pascal VOC
 MAX_DEPTH = 32
@@ -95,11 +96,8 @@ def number(node: Element, name: str) -> float:
     Raises:
         Fault: there is no such child, more than one, or it holds no finite number.
     """
-    words = text(node, name)
     try:
-        value = float(words) if words.isascii() and "_" not in words else float("nan")
-    except ValueError:
-        value = float("nan")
-    if not abs(value) < float("inf"):
-        raise Fault("not a number", field=name, value=words, expected="a finite number")
-    return value
+        return finite(text(node, name))
+    except Fault as fault:
+        fault.field = fault.field or name
+        raise

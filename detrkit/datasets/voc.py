@@ -10,20 +10,12 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from detrkit.datasets._reading import (
-    Fault,
-    Files,
-    ImageFiles,
-    Record,
-    Report,
-    Size,
-    clean_boxes,
-    contained,
-    read_text,
-)
+from detrkit.datasets._files import Files, Root, parts_of, read_text
+from detrkit.datasets._reading import ImageFiles, Record, Size, boxes_as_shown, clean_boxes, usable
+from detrkit.datasets._report import Fault, Report
 from detrkit.datasets._xml import child, number, read_xml, text
 from detrkit.errors import DataError, nearest
-from detrkit.images import SUFFIXES, image_size
+from detrkit.images import SUFFIXES, image_header
 from detrkit.labels import LabelSpace
 
 Box = tuple[float, float, float, float]
@@ -48,7 +40,8 @@ class VocDataset(ImageFiles):
     - Boxes: VOC counts pixels from 1 and includes both ends, so a box reads (xmin - 1, ymin - 1, xmax, ymax) as edges
       in pixels. A box written with xmax <= xmin or ymax <= ymin is dropped; one that leaves the image is clipped.
     - The image of an ID is found by its name, with any usual suffix; ``<filename>`` and ``<path>`` are never followed.
-      The size is the image's own as it is shown; ``<size>`` is compared with it.
+      The size is the image's own as it is shown; ``<size>`` is compared with it, and tells by its order where boxes
+      are those of the stored pixels of an image that its EXIF orientation turns: they are turned with it.
     - ``image_id`` is the ID. Hidden files (``._ID.xml``) are no annotations.
 
     What is wrong in the data costs as little as possible: a box, an object or an image, each listed in ``findings``.
@@ -81,10 +74,7 @@ class VocDataset(ImageFiles):
         folder = _checked(Path(root).expanduser())
         listing = _listing(folder, split)
         reader = _Reader(folder, report, names, difficult, origin)
-        records = reader.read(listing)
-        if not records:
-            first = f"{len(report.findings)} findings, the first: {report.findings[0]}" if report.findings else None
-            raise DataError("the split has no usable image", path=listing, hint=first)
+        records = usable(reader.read(listing), listing, report)
         self.fill(records, reader.label_space(records), report)
 
 
@@ -116,7 +106,7 @@ def _listing(root: Path, split: str) -> Path:
         hint = nearest(split, known.stems())
         raise DataError("no such split", path=root / SPLITS, field="split", value=split, hint=hint)
     try:
-        return contained(known.find(split)[0], root)
+        return Root(root).contained(known.find(split)[0])
     except Fault as fault:
         raise DataError(fault.what, path=known.find(split)[0], field="split") from None
 
@@ -125,7 +115,7 @@ class _Reader:
     """Reads annotation files under the policy of a report; numbers the classes as they come."""
 
     def __init__(self, root: Path, report: Report, names: tuple[str, ...] | None, difficult: str, origin: int) -> None:
-        self.root, self.report, self.names, self.difficult, self.origin = root, report, names, difficult, origin
+        self.root, self.report, self.names, self.difficult, self.origin = Root(root), report, names, difficult, origin
         self.annotations, self.images = Files(root / ANNOTATIONS, (".xml",)), Files(root / IMAGES, SUFFIXES)
         self.labels = {name: k for k, name in enumerate(names or ())}
 
@@ -151,7 +141,7 @@ class _Reader:
         if not space.names:
             raise DataError(
                 "no annotation names a class",
-                path=self.root / ANNOTATIONS,
+                path=self.root.folder / ANNOTATIONS,
                 field="object.name",
                 hint="the setting names=(...) tells the classes",
             )
@@ -179,7 +169,7 @@ class _Reader:
 
     def _root(self, path: Path) -> Element:
         """The root element of an annotation file, its class names learned."""
-        root = read_xml(contained(path, self.root))
+        root = read_xml(self.root.contained(path))
         if root.tag != "annotation":
             raise Fault("not an annotation of Pascal VOC", value=f"<{root.tag}>", expected="<annotation>")
         for node in root.findall("object") if self.names is None else ():
@@ -191,53 +181,51 @@ class _Reader:
         """One image with its annotations, or None where it cannot be used."""
         try:
             image = self._image(image_id, path, root)
-            size = image_size(image)
+            header = image_header(image)
         except (Fault, DataError) as fault:
             place = path if isinstance(fault, Fault) else fault.path or path
             self.report.add(fault, place, image_id=image_id, action="image skipped")
             return None
-        self._compare(root, path, image_id, size)
         objects = list(self._objects(root, path, image_id))
+
+        def tell_of_size(fault: Fault, action: str) -> None:
+            self.report.add(fault, path, image_id=image_id, within="size", action=action)
 
         def tell(i: int, fault: Fault, action: str) -> None:
             within = f"object[{objects[i].position}].bndbox"
             self.report.add(fault, path, image_id=image_id, within=within, action=action)
 
-        written = np.array([found.box for found in objects], dtype=np.float64).reshape(-1, 4)
-        boxes, keep = clean_boxes(written - [self.origin, self.origin, 0, 0], size, tell)
+        boxes = np.array([found.box for found in objects], dtype=np.float64).reshape(-1, 4)
+        boxes -= [self.origin, self.origin, 0, 0]
+        boxes = boxes_as_shown(boxes, header, self._size(root, path, image_id), tell_of_size)
+        boxes, keep = clean_boxes(boxes, header.size, tell)
         labels = np.array([self.labels[found.name] for found in objects], dtype=np.int64)
         iscrowd = np.array([found.difficult and self.difficult == "ignore" for found in objects], dtype=bool)
-        return Record(image, image_id, size, boxes[keep], labels[keep], iscrowd[keep])
+        return Record(image, image_id, header.size, boxes[keep], labels[keep], iscrowd[keep])
 
     def _image(self, image_id: str, path: Path, root: Element) -> Path:
         """The image file of an id; what the annotation says about it is looked at, but not followed."""
         filename = " ".join((root.findtext("filename") or "").split())
-        first, *others = filename.replace("\\", "/").split("/")
-        if ".." in (first, *others) or (others and (first in ("", "~") or first.endswith(":"))):
-            fault = Fault("path leads out of the data set; refused", field="filename", value=filename)
-            self.report.add(fault, path, image_id=image_id, action="image found by its id")
+        try:
+            parts_of(filename)
+        except Fault as fault:
+            self.report.add(fault, path, image_id=image_id, within="filename", action="image found by its id")
         found = self.images.find(image_id)
         if not found:
             raise Fault("no image file", expected=f"{IMAGES}/{image_id}.jpg, or another usual suffix")
         if len(found) > 1:
-            fault = Fault("several images of one id", value=[image.name for image in found])
-            self.report.add(fault, path, image_id=image_id, action=f"{found[0].name} used")
-        return contained(found[0], self.root)
+            several = Fault("several images of one id", value=[image.name for image in found])
+            self.report.add(several, path, image_id=image_id, action=f"{found[0].name} used")
+        return self.root.contained(found[0])
 
-    def _compare(self, root: Element, path: Path, image_id: str, size: Size) -> None:
-        """Report a written size that is missing or not that of the image."""
+    def _size(self, root: Element, path: Path, image_id: str) -> Size | None:
+        """(height, width) as it is written."""
         try:
             node = child(root, "size")
-            written = number(node, "height"), number(node, "width")
-            if written != size:
-                raise Fault(
-                    "size is not that of the image as shown",
-                    field="size",
-                    value=written,
-                    expected=f"(height, width) {size}",
-                )
+            return number(node, "height"), number(node, "width")  # type: ignore[return-value]
         except Fault as fault:
             self.report.add(fault, path, image_id=image_id, action="size taken from the image")
+            return None
 
     def _objects(self, root: Element, path: Path, image_id: str) -> Iterator[Object]:
         """The objects that can be read."""

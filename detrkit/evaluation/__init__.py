@@ -1,7 +1,7 @@
-"""Evaluation: COCO average precision of a detector on a data set."""
+"""Evaluation: a detector scored on a data set, and what kinds of errors it makes."""
 
 from __future__ import annotations
 
-from detrkit.evaluation.coco import METRICS, CocoEvaluation, evaluate
+from detrkit.evaluation.driver import collect, evaluate
 
-__all__ = ["METRICS", "CocoEvaluation", "evaluate"]
+__all__ = ["collect", "evaluate"]

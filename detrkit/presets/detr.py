@@ -56,7 +56,7 @@ def detr_demo() -> DetectorConfig:
     steps=4800,
     warmup_steps=200,
     schedule="cosine",
-    flip=0.0,
+    transforms=None,
     eval_every=4,
 )
 def detr_tiny() -> DetectorConfig:

@@ -53,9 +53,9 @@ def copies_in_workers_give_the_same_items(make: Make, draw: Draw) -> None:
     data.epoch = draw(0, 3)
     index = draw(0, len(data) - 1)
     copy: Dataset = ForkingPickler.loads(ForkingPickler.dumps(data))
-    before = _generators()
+    before = generator_states()
     assert_same(data[index], copy[index], "from a worker's copy")
-    assert before == _generators(), "reading moves a global random generator"
+    assert before == generator_states(), "reading moves a global random generator"
 
 
 @law("datasets")
@@ -100,8 +100,9 @@ def check_target(target: Target, size: tuple[int, int], num_classes: int) -> Non
     Raises:
         AssertionError: it is not as `Target` says.
     """
-    assert set(target) == _KEYS, f"keys are {sorted(target)}, not {sorted(_KEYS)}"
+    assert set(target) - {"area"} == _KEYS, f"keys are {sorted(target)}, not {sorted(_KEYS)}"
     count = len(target["labels"])
+    assert target.get("area", target["labels"]).shape == (count,), f"area has not the shape {(count,)}"
     _check("boxes", target["boxes"], torch.float32, (count, 4))
     _check("labels", target["labels"], torch.int64, (count,))
     _check("iscrowd", target["iscrowd"], torch.bool, (count,))
@@ -136,5 +137,6 @@ def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
     assert tensor.shape == shape, f"{name} has shape {tuple(tensor.shape)}, not {shape}"
 
 
-def _generators() -> list[str]:
+def generator_states() -> list[str]:
+    """States of the global random generators of torch, NumPy and Python."""
     return [str(state) for state in (torch.get_rng_state().tolist(), np.random.get_state(), random.getstate())]  # noqa: NPY002

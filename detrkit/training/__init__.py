@@ -1,4 +1,4 @@
-"""Training: one process, plain PyTorch, resumable to the bit."""
+"""Training: plain PyTorch, in one process or in several as one, resumable to the bit."""
 
 from __future__ import annotations
 

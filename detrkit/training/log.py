@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from detrkit.errors import CheckpointError
+
+
+class Log(Protocol):
+    """Where a run's numbers go."""
+
+    def write(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Take a set of named numbers of a step."""
 
 
 class MetricsLog:
@@ -31,15 +39,17 @@ class MetricsLog:
         with path.open("ab") as file:
             file.truncate(length)
 
-    @property
-    def length(self) -> int:
-        """Bytes written so far."""
-        return self.path.stat().st_size
-
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
         """Append a line ``{"kind": ..., ...}``; numbers that are not finite become null."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **{k: _plain(v) for k, v in values.items()}}) + "\n")
+
+
+def length_of(path: Path) -> int:
+    """Bytes of a log, all of them on the disk."""
+    with path.open("ab") as file:
+        os.fsync(file.fileno())
+        return file.tell()
 
 
 def read_log(path: Path, kind: str) -> list[dict[str, Any]]:

@@ -1,25 +1,42 @@
-"""AdamW with two learning rates, and a learning rate that is a plain function of the step."""
+"""AdamW with a learning rate for each part, and a factor for all of them that is a plain function of the step."""
 
 from __future__ import annotations
 
 import math
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from detrkit.config import TrainConfig
+from detrkit.training.parameters import matches, require_matches
 
 
 def make_optimizer(model: nn.Module, train: TrainConfig) -> AdamW:
-    """AdamW over all trainable parameters: the trunk at `lr_backbone`, the rest at `lr` (DETR, appendix A.4)."""
+    """AdamW over all trainable parameters: the trunk at `lr_backbone`, the rest at `lr` (DETR, appendix A.4).
+
+    The last pattern of `lr_factors` that matches a parameter multiplies its rate.
+
+    Raises:
+        ConfigError: a pattern matches nothing.
+    """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    trunk = [p for name, p in trained.items() if name.startswith("backbone.")]
-    rest = [p for name, p in trained.items() if not name.startswith("backbone.")]
-    groups = [
-        {"params": rest, "lr": train.lr, "base_lr": train.lr},
-        {"params": trunk, "lr": train.lr_backbone, "base_lr": train.lr_backbone},
-    ]
-    return AdamW([group for group in groups if group["params"]], weight_decay=train.weight_decay)
+    factors = train.factors()
+    require_matches("lr_factors", factors, list(trained))
+    groups: dict[tuple[bool, float], list[Tensor]] = {}
+    for name in sorted(trained, key=in_trunk):
+        factor = next((factors[pattern] for pattern in reversed(factors) if matches(name, pattern)), 1.0)
+        groups.setdefault((in_trunk(name), factor), []).append(trained[name])
+    rates = {True: train.lr_backbone, False: train.lr}
+    named = [(parameters, rates[trunk] * factor) for (trunk, factor), parameters in groups.items()]
+    return AdamW(
+        [{"params": parameters, "lr": rate, "base_lr": rate} for parameters, rate in named],
+        weight_decay=train.weight_decay,
+    )
+
+
+def in_trunk(name: str) -> bool:
+    """Whether a parameter is the backbone's."""
+    return name.startswith("backbone.")
 
 
 def set_learning_rate(optimizer: AdamW, factor: float) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
-from detrkit.datasets import Dataset
+from detrkit.datasets import Dataset, Target
 from detrkit.drawing import draw, of_detections, of_target, sheet
+from detrkit.errors import DataError
 from detrkit.explain import attention_sheet
 from detrkit.explain.attention import NoWeightsError
 from detrkit.model import Detector
@@ -22,7 +25,7 @@ def save_pictures(folder: Path, model: Detector, data: Dataset, *, threshold: fl
     """Write ``curves.png``, ``predictions.png`` and ``attention.png`` into a run's folder."""
     paths = [folder / name for name in ("curves.png", "predictions.png", "attention.png")]
     save_curves(folder / "metrics.jsonl", paths[0])
-    chosen = [data[i] for i in np.linspace(0, len(data) - 1, min(8, len(data))).astype(int)]
+    chosen = some_of(data, 8)
     images = [image for image, _ in chosen]
     truth = [draw(image, of_target(target, data.label_space), side=280) for image, target in chosen]
     found = predict(model, images, threshold=threshold)
@@ -36,6 +39,15 @@ def save_pictures(folder: Path, model: Detector, data: Dataset, *, threshold: fl
     except NoWeightsError:
         paths.pop()
     return paths
+
+
+def some_of(data: Dataset, count: int) -> list[tuple[Image, Target]]:
+    """Images and targets from all over a data set, those that cannot be read left out."""
+    chosen = []
+    for index in np.linspace(0, len(data) - 1, min(count, len(data))).astype(int):
+        with suppress(DataError):  # named in the run's findings
+            chosen.append(data[index])
+    return chosen
 
 
 def save_curves(log: Path, path: Path) -> None:

@@ -15,7 +15,6 @@ import detrkit
 from detrkit.checkpoints.report import LoadReport
 from detrkit.checkpoints.storage import replace_text
 from detrkit.config import DetectorConfig, TrainConfig
-from detrkit.datasets import Finding
 from detrkit.errors import DetrkitError
 
 FINDINGS = "findings.txt"
@@ -24,13 +23,35 @@ LOADED = "init_from.txt"
 
 @dataclass
 class Progress:
-    """How far a run has come; saved with every checkpoint."""
+    """How far a run has come; saved with every checkpoint.
+
+    Attributes:
+        step: optimizer steps done.
+        window: images a step; with it, the step tells the place in the data.
+        seconds: time spent on steps.
+        best_ap: highest AP so far.
+        stale: evaluations since then.
+        log_length: bytes of the log.
+        surplus: objects without a query in this epoch.
+        unreadable: images left out in this epoch.
+        left_out: what was wrong with the images that were left out, each once.
+    """
 
     step: int = 0
+    window: int = 0
     seconds: float = 0.0
     best_ap: float = -1.0
+    stale: int = 0
     log_length: int = 0
     surplus: int = 0
+    unreadable: int = 0
+    left_out: list[str] = field(default_factory=list)
+
+    def add(self, surplus: int, left_out: Sequence[str]) -> None:
+        """Take in what a window had too much, and what was wrong with the images that it lacks."""
+        self.surplus += surplus
+        self.unreadable += len(left_out)
+        self.left_out += [line for line in dict.fromkeys(left_out) if line not in self.left_out]
 
 
 @dataclass
@@ -48,12 +69,20 @@ class Run:
         return self.folder / "last.safetensors"
 
     @property
+    def log(self) -> Path:
+        """The numbers of every step and evaluation."""
+        return self.folder / "metrics.jsonl"
+
+    @property
     def best(self) -> Path:
         """The detector with the highest AP on the validation split."""
         return self.folder / "best.safetensors"
 
-    def save_config(self, findings: Sequence[Finding], loaded: LoadReport | None) -> None:
-        """Write the resolved configuration, what ran it, what was wrong in the data, and what the run started from."""
+    def save_config(self, findings: Sequence[str], loaded: LoadReport | None) -> None:
+        """Write what was wrong in the data, what the run started from, and, last, the resolved configuration.
+
+        A folder with a configuration is one that can be resumed: the checkpoint stands there already.
+        """
         content = {
             "detector": self.detector.to_dict(),
             "train": self.train.to_dict(),
@@ -64,11 +93,20 @@ class Run:
                 "threads": torch.get_num_threads(),
             },
         }
-        replace_text(self.folder / "config.json", json.dumps(content, indent=2) + "\n")
-        if findings:
-            replace_text(self.folder / FINDINGS, "".join(f"{finding}\n" for finding in findings))
+        self.save_findings(findings)
         if loaded is not None:
             replace_text(self.folder / LOADED, f"{loaded}\n\n{loaded.table()}\n")
+        replace_text(self.folder / "config.json", json.dumps(content, indent=2) + "\n")
+
+    def save_findings(self, findings: Sequence[str]) -> None:
+        """Write what was wrong in the data, a line each; no file where nothing was."""
+        if findings:
+            replace_text(self.folder / FINDINGS, "".join(f"{finding}\n" for finding in findings))
+
+    def remove_leftovers(self) -> None:
+        """Remove what a run leaves that is killed while it writes a file."""
+        for path in self.folder.glob(".*.safetensors.*"):
+            path.unlink(missing_ok=True)
 
 
 class Stopped(DetrkitError):

@@ -6,6 +6,7 @@ from detrkit.config import TrainConfig
 from detrkit.datasets import Dataset
 from detrkit.errors import ConfigError, DataError
 from detrkit.registry import REGISTRY
+from detrkit.training.data import Readable
 
 
 def make_splits(train: TrainConfig) -> tuple[Dataset, Dataset | None]:
@@ -16,9 +17,12 @@ def make_splits(train: TrainConfig) -> tuple[Dataset, Dataset | None]:
     """
     data = make_data(train, train.train_split)
     val = make_data(train, train.val_split) if train.eval_every else None
+    if val is not None and train.on_bad_image == "skip":
+        val = Readable(val)
     for split, part in ((train.train_split, data), (train.val_split, val)):
         if part is not None and len(part) == 0:
-            raise DataError(f"the split {split!r} is empty", field="data", value=str(train.data))
+            hint = "eval_every=0 trains without evaluation" if part is val else None
+            raise DataError(f"the split {split!r} is empty", field="data", value=str(train.data), hint=hint)
     if val is not None and val.label_space != data.label_space:
         raise DataError(
             "training and validation data have different classes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,55 @@ from detrkit.checkpoints.detector import fill, note_of
 from detrkit.checkpoints.storage import read, write
 from detrkit.errors import CheckpointError
 from detrkit.model import Detector
+from detrkit.training.ema import Average
+
+RandomState = dict[str, Tensor]
 
 
-def save_state(path: Path, model: Detector, optimizer: AdamW, progress: Mapping[str, Any]) -> None:
-    """Write weights, optimizer, random state and progress in one file.
+def random_state() -> RandomState:
+    """State of this process's random numbers, by kind of device."""
+    cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    return {"cpu": torch.get_rng_state(), **cuda}
+
+
+def save_state(
+    path: Path,
+    model: Detector,
+    optimizer: AdamW,
+    progress: Mapping[str, Any],
+    random: Sequence[RandomState],
+    average: Average | None = None,
+) -> None:
+    """Write weights, averaged weights, optimizer, random states and progress in one file.
 
     Args:
+        path: the file.
+        model: its own weights are written, not the averaged ones.
+        optimizer: of the model.
         progress: plain values: step, best AP, length of the log, ...
+        random: of each process, by rank.
+        average: of the weights, where there is one.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.state.items()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in values.items()}
-    tensors["rng.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    note = {**note_of(model), "kind": "training", "environment": environment(), "progress": dict(progress)}
+    for rank, state in enumerate(random):
+        tensors |= {f"random.{rank}.{kind}": value for kind, value in state.items()}
+    note = {**note_of(model), "kind": "training", "environment": environment(len(random)), "progress": dict(progress)}
     write(path, tensors, note)
 
 
-def environment() -> dict[str, Any]:
+def environment(processes: int) -> dict[str, Any]:
     """What bit-exactness depends on beside the configuration."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "processes": processes}
 
 
-def restore_state(path: Path, model: Detector, optimizer: AdamW) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The inverse of `save_state`; returns the progress and the environment in which it was made.
+def restore_state(
+    path: Path, model: Detector, optimizer: AdamW, average: Average | None = None, rank: int = 0
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inverse of `save_state` in a process; returns the progress and the environment in which it was made.
 
     Raises:
         CheckpointError: damaged, or not a state of training.
@@ -57,14 +81,18 @@ def restore_state(path: Path, model: Detector, optimizer: AdamW) -> tuple[dict[s
             expected=str(note["label_space"]["names"]),
         )
     fill(model, _under("model.", tensors), path)
+    if average is not None:
+        average.restore(_under("average.", tensors))
     saved: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimizer.", tensors).items():
         index, key = name.split(".", 1)
         saved.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["rng.cpu"])
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    random = _under(f"random.{rank}.", tensors)
+    if "cpu" in random:
+        torch.set_rng_state(random["cpu"])
+    if "cuda" in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random["cuda"])
     return note["progress"], note["environment"]
 
 

@@ -1,0 +1,235 @@
+"""What ``--vary`` asks for -> variants of a base: one factor at a time, or the full grid. Imports no torch.
+
+``encoder_attention=sdpa,matrix`` varies a field, ``encoder_attention.heads=2,4`` a setting of its spec. Commas within
+brackets or quotes do not split: ``backbone=tiny(width=8),tiny(width=16)``, ``freeze='backbone,encoder',none``.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from detrkit import fields
+from detrkit.config import DetectorConfig, TrainConfig
+from detrkit.errors import ConfigError, RegistryError, nearest
+from detrkit.fields import roles_of
+from detrkit.registry import REGISTRY, REQUIRED
+from detrkit.specs import Spec
+
+BASE = "base"
+
+FIXED = {
+    "seed": "differences are paired by seed; say how many with --seeds",
+    "num_classes": "the data set gives it",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A detector and its training, with what it changes of the base.
+
+    Attributes:
+        name: for people, ``encoder_attention=matrix, aux_loss=false``; the base is called ``base``.
+        detector, train: its configurations.
+        changes: what was asked for, by field or ``field.setting``.
+    """
+
+    name: str
+    detector: DetectorConfig
+    train: TrainConfig
+    changes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Variations:
+    """The variants of a study.
+
+    Attributes:
+        variants: all of different meaning, the base first.
+        same: names that were asked for and are another variant or the base -> that one's name.
+    """
+
+    variants: tuple[Variant, ...]
+    same: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, detector: DetectorConfig, train: TrainConfig, asked: Sequence[str], *, grid: bool = False
+    ) -> Variations:
+        """Read what is to be varied.
+
+        Args:
+            detector, train: the base.
+            asked: ``FIELD=VALUE,...`` or ``FIELD.SETTING=VALUE,...`` each.
+            grid: every combination of values, instead of one change of the base at a time.
+
+        Raises:
+            ConfigError: everything that is wrong, at once.
+        """
+        base = Variant(BASE, detector, train)
+        found = _problems(base)
+        variants = [base]
+        for changes in _combinations(list(_factors(base, asked)), grid):
+            try:
+                variants.append(_variant(base, changes))
+                problems = [line for line in _problems(variants[-1]) if line not in found]
+            except ConfigError as error:
+                problems = list(error.problems)
+            found += [f"{_name(changes)}: {line}" for line in problems]
+        if found:
+            raise ConfigError(found)
+        first: dict[Any, Variant] = {}
+        for variant in variants:
+            first.setdefault(_meaning(variant), variant)
+        kept = {id(variant) for variant in first.values()}
+        same = {v.name: first[_meaning(v)].name for v in variants if id(v) not in kept}
+        return cls(tuple(first.values()), same)
+
+
+class _Factor(NamedTuple):
+    """A field, or a setting of its spec, with the values it is to take, as texts."""
+
+    path: str
+    values: tuple[str, ...]
+
+
+def split_values(text: str) -> list[str]:
+    """The pieces between commas that stand outside brackets and quotes, stripped; quotes around a piece are taken off.
+
+    Raises:
+        ValueError: brackets or quotes that do not close, or an empty piece.
+    """
+    pieces, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        else:
+            depth += (letter in "([{") - (letter in ")]}")
+            if letter == "," and depth == 0:
+                pieces.append("")
+                continue
+        pieces[-1] += letter
+    if quote or depth:
+        raise ValueError("brackets or quotes that do not close")
+    if not all(piece.strip() for piece in pieces):
+        raise ValueError("an empty value")
+    return [_unquoted(piece.strip()) for piece in pieces]
+
+
+def _unquoted(text: str) -> str:
+    return str(ast.literal_eval(text)) if text[0] in "'\"" and text[-1] == text[0] else text
+
+
+def _factors(base: Variant, asked: Sequence[str]) -> Iterator[_Factor]:
+    """What is to be varied: fields first, then settings, which may go into a varied spec.
+
+    Raises:
+        ConfigError: everything that cannot be read.
+    """
+    found, factors = [], {}
+    for text in asked:
+        path, equals, values = (part.strip() for part in text.partition("="))
+        try:
+            if not equals:
+                raise ValueError("expected FIELD=VALUE,VALUE,...")
+            if problem := _problem_of_path(base, path):
+                raise ValueError(problem)
+            if path in factors:
+                raise ValueError(f"{path} is varied twice; write all its values in one --vary")
+            factors[path] = _Factor(path, tuple(split_values(values)))
+        except (ValueError, SyntaxError) as error:
+            found.append(f"--vary {text}: {error}")
+    if found:
+        raise ConfigError(found)
+    return iter(sorted(factors.values(), key=lambda factor: "." in factor.path))
+
+
+def _problem_of_path(base: Variant, path: str) -> str | None:
+    name, dot, _ = path.partition(".")
+    annotations = _annotations(base)
+    if name in FIXED:
+        return f"{name} cannot be varied: {FIXED[name]}"
+    if name not in annotations:
+        return f"unknown field {name!r}; {nearest(name, annotations)}"
+    if dot and not roles_of(annotations[name]):
+        return f"{name} is no spec and has no settings"
+    return None
+
+
+def _combinations(factors: Sequence[_Factor], grid: bool) -> Iterator[dict[str, str]]:
+    if grid:
+        for values in itertools.product(*(factor.values for factor in factors)):
+            yield dict(zip((factor.path for factor in factors), values, strict=True))
+        return
+    for factor in factors:
+        for value in factor.values:
+            yield {factor.path: value}
+
+
+def _variant(base: Variant, changes: Mapping[str, str]) -> Variant:
+    """The base with these changes; values that do not fit stay in it, for `_problems` to find.
+
+    Raises:
+        ConfigError: a setting of what has none.
+    """
+    annotations, values = _annotations(base), base.detector.to_dict() | base.train.to_dict()
+    changed: dict[str, Any] = {}
+    for path, text in changes.items():
+        name, _, setting = path.partition(".")
+        if setting:
+            spec = changed.get(name, values[name])
+            changed[name] = _with_setting(roles_of(annotations[name]), spec, setting, text)
+        else:
+            changed[name] = fields.from_text(text, annotations[name])
+    detector = base.detector.replace(**{n: v for n, v in changed.items() if n in base.detector.annotations()})
+    train = base.train.replace(**{n: v for n, v in changed.items() if n in base.train.annotations()})
+    return Variant(_name(changes), detector, train, dict(changes))
+
+
+def _name(changes: Mapping[str, str]) -> str:
+    return ", ".join(f"{path}={text}" for path, text in changes.items())
+
+
+def _with_setting(roles: Sequence[str], spec: str | None, setting: str, text: str) -> str:
+    """A spec with one setting changed.
+
+    Raises:
+        ConfigError: there is no component to set anything of.
+    """
+    if spec is None:
+        raise ConfigError([f"there is no {roles[0]} whose {setting} could be set"])
+    try:
+        parsed = Spec.parse(spec)
+        annotations = REGISTRY.signature(REGISTRY.first_with(roles, parsed), parsed.name).annotations
+    except RegistryError as error:
+        raise ConfigError([str(error)]) from None
+    value = fields.from_text(text, annotations.get(setting, Any))
+    return str(Spec(parsed.name, {**parsed.settings, setting: value}))
+
+
+def _annotations(variant: Variant) -> dict[str, Any]:
+    return {**variant.detector.annotations(), **variant.train.annotations()}
+
+
+def _problems(variant: Variant) -> list[str]:
+    return [*variant.detector.problems(), *variant.train.problems()]
+
+
+def _meaning(variant: Variant) -> tuple[Any, ...]:
+    """Equal for variants that are the same: specs are read, and settings left out stand for their defaults."""
+    values, annotations = variant.detector.to_dict() | variant.train.to_dict(), _annotations(variant)
+    return tuple(_meaning_of(value, roles_of(annotations[name])) for name, value in values.items())
+
+
+def _meaning_of(value: Any, roles: Sequence[str]) -> Any:
+    if not roles or value is None:
+        return value
+    spec = Spec.parse(value)
+    known = REGISTRY.signature(REGISTRY.first_with(roles, spec), spec.name).settings
+    settings = {name: value for name, value in known.items() if value is not REQUIRED} | dict(spec.settings)
+    return spec.name, tuple(sorted((name, repr(value)) for name, value in settings.items()))

@@ -1,0 +1,47 @@
+"""A recipe for few images and small networks."""
+
+from __future__ import annotations
+
+from typing import Annotated, final
+
+from torchvision.transforms import v2
+
+from detrkit.fields import Positive, Probability, Range
+from detrkit.transforms import Transforms
+from detrkit.transforms._steps import Zoom, multi_scale
+
+
+@final
+class SmallTransforms(Transforms):
+    """Flip, zoom in on a part, one of eleven scales, and other colours: for a few hundred images and small networks.
+
+    Other than in `detr`, an object of which a crop leaves too little to be recognised is dropped, a crop shows at least
+    one object, and the window is taken from the image in its own resolution.
+
+    Args:
+        short_side: of the largest scale, in pixels.
+        long_side: limit of every scale in pixels.
+        flip: probability of the flip.
+        zoom: probability of the crop.
+        smallest: least side of the crop, as a share of the image's.
+        visible: share of its box that an object must show in the crop to be kept.
+        jitter: most by which brightness, contrast and saturation change, as a share; the hue turns by a tenth of it.
+    """
+
+    def __init__(
+        self,
+        short_side: Positive,
+        long_side: Positive,
+        *,
+        flip: Probability = 0.5,
+        zoom: Probability = 0.5,
+        smallest: Annotated[float, Range(above=0, max=1)] = 0.5,
+        visible: Probability = 0.3,
+        jitter: Probability = 0.2,
+    ) -> None:
+        super().__init__(
+            v2.RandomHorizontalFlip(flip),
+            v2.RandomApply([Zoom(smallest, visible)], p=zoom),
+            multi_scale(short_side, long_side),
+            v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter, hue=jitter / 10),
+        )

@@ -1,0 +1,132 @@
+"""Folded copies: the same answers, faster by construction, and never mistaken for the model they were made of."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+import detrkit
+from detrkit.backbones import Backbone
+from detrkit.errors import ConfigError
+from detrkit.folding import WITH_FIXED_STATISTICS, convolutions_before, folded
+
+TRUNKS = [
+    "torchvision(model='resnet18')",
+    "torchvision(model='resnet18', norm='batch')",
+    "torchvision(model='mobilenet_v3_small')",
+    "torchvision(model='shufflenet_v2_x0_5')",
+    "torchvision(model='densenet121')",
+    "torchvision(model='convnext_tiny')",
+    "tiny",
+    "timm(model='test_resnet')",
+    "timm(model='test_efficientnet', norm='batch')",
+    "timm(model='test_vit')",
+]
+ALL_FOLDED = {*TRUNKS} - {"torchvision(model='densenet121')"}
+
+
+@torch.no_grad()
+def alive(module):
+    """Every norm does something; in float64."""
+    torch.manual_seed(0)
+    for part in module.double().modules():
+        if isinstance(part, WITH_FIXED_STATISTICS):
+            for entry in (part.weight, part.bias, part.running_mean):
+                entry.add_(0.2 * torch.randn_like(entry))
+            part.running_var.uniform_(0.5, 1.5)
+    return module.eval()
+
+
+def norms(module):
+    return [part for part in module.modules() if isinstance(part, WITH_FIXED_STATISTICS)]
+
+
+def farthest(found, expected):
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "spec", [pytest.param(s, marks=() if s.startswith("timm") else pytest.mark.fast) for s in TRUNKS]
+)
+@torch.no_grad()
+def test_a_folded_trunk_says_the_same(spec):
+    trunk = alive(detrkit.make("backbones", spec))
+    copy, images = folded(trunk), torch.randn(2, 3, 70, 99, dtype=torch.float64)
+    assert farthest(copy(images), trunk(images)) < 1e-11
+    assert farthest(copy.float()(images.float()), trunk(images)) < 1e-5
+    assert not norms(copy) or spec not in ALL_FOLDED
+    if norms(trunk):
+        assert len(norms(copy)) < len(norms(trunk))
+
+
+@pytest.mark.fast
+@torch.no_grad()
+def test_the_model_itself_is_not_touched():
+    trunk = alive(detrkit.make("backbones", TRUNKS[1])).train()
+    before, images = deepcopy(trunk.state_dict()), torch.randn(1, 3, 33, 65, dtype=torch.float64)
+    copy = folded(trunk)
+    assert trunk.training
+    assert not copy.training
+    assert all(parameter.requires_grad for parameter in trunk.parameters())
+    after = trunk.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], entry) for name, entry in before.items())
+    assert torch.equal(folded(trunk)(images)[-1], copy(images)[-1])
+
+
+@pytest.mark.fast
+def test_a_copy_cannot_be_saved_or_trained():
+    copy = folded(detrkit.make("backbones", TRUNKS[0]))
+    with pytest.raises(ConfigError, match="folded model has no state dict"):
+        copy.state_dict()
+    assert not any(level.requires_grad for level in copy(torch.randn(1, 3, 33, 65)))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("exact", [False, True])
+@torch.no_grad()
+def test_a_folded_detector_says_the_same(exact):
+    model = detrkit.build("detr_tiny", backbone="torchvision(model='resnet18')", padding_exact=exact)
+    alive(model.backbone)
+    model.double().eval()
+    images, mask = torch.randn(2, 3, 96, 96, dtype=torch.float64), torch.zeros(2, 96, 96, dtype=torch.bool)
+    mask[1, 50:], mask[1, :, 70:] = True, True
+    images[1, :, 50:] = 3.0  # seen by what does not hide it
+    copy = folded(model)
+    assert farthest(copy(images, mask), model(images, mask)) < 1e-10
+    assert farthest(copy(images), model(images)) < 1e-10
+    assert copy.label_space == model.label_space
+
+
+@pytest.mark.fast
+@torch.no_grad()
+def test_channels_are_last_in_memory():
+    (*_, found) = folded(detrkit.make("backbones", TRUNKS[0]))(torch.randn(1, 3, 64, 64))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert not found.is_contiguous()
+
+
+class Odd(Backbone):
+    """A convolution that is read by its norm, and by something else, or used twice."""
+
+    channels, strides = (4,), (1,)
+
+    def __init__(self, twice):
+        super().__init__()
+        self.conv, self.norm, self.twice = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), twice
+
+    def forward(self, images):
+        x = self.conv(images)
+        return [self.norm(x) + (self.conv(images) if self.twice else x)]
+
+
+@pytest.mark.fast
+@torch.no_grad()
+def test_what_cannot_be_folded_is_left_or_refused():
+    odd = alive(Odd(twice=True))
+    images = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    assert not list(convolutions_before(odd, images))
+    assert farthest(folded(odd)(images), odd(images)) < 1e-11
+    with pytest.raises(ConfigError, match="Odd: its norms cannot be folded"):
+        folded(alive(Odd(twice=False)))
