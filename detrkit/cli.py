@@ -127,6 +127,7 @@ def make_parser() -> Parser:
     add_run(report)
     report.add_argument("--threshold", type=float, default=0.5, help="least score of what is drawn (default 0.5)")
 
+    add_study(command("ablate", "Tell what parts are worth: variants of a base, trained over seeds and compared."))
     add_checks(command("check", "Check a component, data, a configuration or a checkpoint."), common)
     return parser
 
@@ -140,6 +141,29 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def add_study(parser: Parser) -> None:
+    """Arguments of a study."""
+    parser.add_argument("fields", nargs="*", metavar="BASE key=value", help="a preset, and fields of all runs")
+    parser.add_argument("--study", metavar="FILE", help="TOML with question, base, vary, ...; see benchmarks/studies/")
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="FIELD=A,B",
+        help="values of a field, or of a setting: encoder_attention.heads=2,4; may be repeated",
+    )
+    parser.add_argument("--grid", action="store_true", help="every combination, instead of one change at a time")
+    parser.add_argument("--seeds", type=at_least(1), metavar="N", help="runs of each variant (default 3)")
+    parser.add_argument("--budget", metavar="LENGTH", help="of a run: 500steps, 12epochs, or 90s of training")
+    parser.add_argument("--metric", help="what is compared (default AP)")
+    parser.add_argument("--margin", type=float, metavar="X", help="largest difference of no interest")
+    parser.add_argument("--out", metavar="DIR", help="folder of the study; by default ablations/NAME")
+    parser.add_argument(
+        "--workers", type=at_least(0), default=0, metavar="N", help="runs side by side, a thread each (default: here)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_checks(parser: Parser, common: Parser) -> None:

@@ -147,11 +147,16 @@ class Commands:
             print(f"{name} differ by {amount:.2g} at most in {written.comparisons} comparisons")
 
     @staticmethod
+    def ablate(options: argparse.Namespace) -> int:
+        """What variants of a base are worth, with intervals and costs."""
+        from detrkit.ablation.command import ablate
+
+        return show(ablate(options), options)
+
+    @staticmethod
     def check(options: argparse.Namespace) -> int:
         """What was found; the exit code says whether it can be used."""
-        outcome = getattr(Checks, options.what)(options)
-        show_json(outcome.content) if options.json else sys.stdout.write(outcome.text)
-        return outcome.exit_code
+        return show(getattr(Checks, options.what)(options), options)
 
     @staticmethod
     def report(options: argparse.Namespace) -> None:
@@ -355,6 +360,12 @@ def free_folder(parent: Path, name: str) -> Path:
     """``parent/name``, or the first of ``parent/name-2``, ... that does not exist."""
     candidates = (parent / (name if i == 1 else f"{name}-{i}") for i in range(1, 100_000))
     return next(path for path in candidates if not path.exists())
+
+
+def show(outcome: Outcome, options: argparse.Namespace) -> int:
+    """Print an outcome; gives its exit code."""
+    show_json(outcome.content) if options.json else sys.stdout.write(outcome.text)
+    return outcome.exit_code
 
 
 def show_json(content: Any) -> None:

@@ -1,0 +1,123 @@
+"""The page of a study: what was asked, what was found and how sure that is, and all that is needed to judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from detrkit import html
+from detrkit.ablation import drawings
+from detrkit.ablation.drawings import Whisker
+from detrkit.ablation.results import HEAD, Content, advice, findings, number, rows, summary
+
+READING = (
+    "Each variant was trained with the same seeds as the base and is compared with it seed by seed. The interval says "
+    "which true differences are compatible with these runs. A difference is claimed only after correction for all "
+    "comparisons of the study (Holm); where none is claimed, none was shown, which is not the same as none being there."
+)
+COSTS = {"training_time": "training time", "inference_time": "inference time"}
+SCORES = HEAD.index("verdict") + 1  # columns of scores; the others are costs
+
+
+def page(content: Content) -> str:
+    """The whole page, from what `study.json` holds."""
+    sections = [
+        html.section("What was found", _listed(findings(content)), note=READING),
+        html.section("Differences and costs", html.gallery(_overview(content), least="24rem")),
+        html.section("Tables", *_tables(content), note=f"{summary(content)}."),
+        html.section(f"{content['metric']} while training", html.gallery(_curves(content), least="19.5rem"), note=BAND),
+        html.section("How many seeds would tell more", _listed(advice(content))),
+        html.section("What each variant changes", _diffs(content)),
+        html.section("How it was done", *_method(content)),
+    ]
+    title = content["question"] or f"Study of {content['base']['preset']}"
+    return html.page(title, *sections, lead=_lead(content))
+
+
+BAND = "Mean over the seeds, in a band from the lowest to the highest run, beside the base."
+
+
+def _lead(content: Content) -> html.Markup:
+    hypothesis = content["hypothesis"]
+    verdicts = [variant["comparison"]["verdict"] for variant in content["variants"] if variant["comparison"]]
+    facts = {
+        "variants": len(verdicts),
+        "shown to differ": verdicts.count("different"),
+        "seeds each": len(content["seeds"]),
+        "budget of a run": content["budget"],
+        f"{content['metric']} of the base": content["variants"][0]["mean"],
+        "noise of the base": content["variants"][0]["noise"],
+    }
+    said = None if hypothesis is None else html.tag("p", "Hypothesis: ", hypothesis)
+    return html.joined([said, html.facts(facts)])
+
+
+def _listed(sentences: Sequence[str]) -> html.Markup:
+    return html.tag("ul", *(html.tag("li", sentence) for sentence in sentences))
+
+
+def _tables(content: Content) -> Iterator[html.Markup]:
+    """Scores, then costs."""
+    cells = list(rows(content))
+    yield html.table(HEAD[:SCORES], (row[:SCORES] for row in cells))
+    yield html.table([HEAD[0], *HEAD[SCORES:]], ([row[0], *row[SCORES:]] for row in cells))
+
+
+def _overview(content: Content) -> Iterator[html.Markup]:
+    """Ranking with intervals, then what the benefit costs."""
+    compared = [v for v in content["variants"] if v["comparison"] and v["comparison"]["difference"] is not None]
+    ranked = sorted(compared, key=lambda variant: -variant["comparison"]["difference"])
+    if not ranked:
+        yield html.tag("p", "No variant could be compared with the base.")
+        return
+    dots = [Whisker(v["name"], v["comparison"]["difference"], *v["comparison"]["interval"][:2]) for v in ranked]
+    what = f"{content['metric']}: difference from the base"
+    yield drawings.whiskers(dots, title=f"{what}, 95 % intervals", x="difference", margin=content["margin"])
+    for cost, label in COSTS.items():
+        points = {v["name"]: (v["costs"][cost], v["comparison"]["difference"]) for v in ranked}
+        yield drawings.against(points, title=f"{what}, over {label}", x=f"{label} / the base's")
+
+
+def _curves(content: Content) -> Iterator[html.Markup]:
+    base, *others = content["variants"]
+    top = max((value or 0 for v in content["variants"] for run in v["runs"] for _, value in run["curve"]), default=0)
+    for variant in others or [base]:
+        series = {one["name"]: [_known(run["curve"]) for run in one["runs"]] for one in (base, variant)}
+        yield drawings.bands(series, title=variant["name"], x="step", top=top or 0.01)
+
+
+def _known(curve: list[list[Any]]) -> list[tuple[float, float]]:
+    return [(step, value) for step, value in curve if value is not None]
+
+
+def _diffs(content: Content) -> html.Markup:
+    changed = [
+        [variant["name"], html.tag("code", field), str(before), str(after)]
+        for variant in content["variants"]
+        for field, (before, after) in variant["diff"].items()
+    ]
+    return html.table(["variant", "field", "base", "variant's"], changed)
+
+
+def _method(content: Content) -> Iterator[html.Markup]:
+    """Base, data, every run, and what it ran on."""
+    fields = [[html.tag("code", name), str(value)] for name, value in content["base"]["fields"].items()]
+    base = html.tag("p", "The base is the preset ", html.tag("code", content["base"]["preset"]), " with these changes:")
+    yield html.joined([base, html.table(["field", "value"], fields)])
+    scored = content["data"]["val"]
+    classes = ", ".join(scored["classes"])
+    yield html.tag(
+        "p",
+        f"Trained on {content['data']['train']['images']:,} images and scored on {scored['images']:,}; "
+        f"classes {classes}.",
+    )
+    names = ("seed", "score", "steps", "seconds", "folder", "identity")
+    ran = [[v["name"], *(_cell(run[name]) for name in names)] for v in content["variants"] for run in v["runs"]]
+    yield html.folded("Every run", html.table(["variant", *names], ran))
+    here = [[name, _cell(value)] for name, value in content["environment"].items()]
+    yield html.folded("Environment", html.table(["what", "value"], here))
+
+
+def _cell(value: object) -> str:
+    """A value as text, since those of one column mean different things or are no amounts."""
+    return number(value) if value is None or isinstance(value, float) else str(value)

@@ -1,0 +1,318 @@
+"""A study from the command line to its page: right pairs, nothing trained twice, nothing compared that cannot be."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from test_checks import NASTY, assert_stands_alone
+
+import detrkit
+from detrkit.ablation import runner
+from detrkit.ablation.identity import differences
+from detrkit.ablation.report import page
+from detrkit.ablation.results import as_markdown, as_text
+from detrkit.ablation.study import Budget, Plan, Study
+from detrkit.cli import main
+from detrkit.errors import ConfigError, NonFiniteError
+from detrkit.training.loop import Trainer
+
+ROOT = Path(__file__).parents[1]
+STUDIES = sorted((ROOT / "benchmarks/studies").glob("*.toml"))
+BASE = [
+    "detr_tiny", "backbone=tiny(width=8)", "d_model=32", "num_queries=5", "enc_layers=1", "dec_layers=1",
+    "dim_feedforward=32", "data=toy(length=8, held_out=4, size=32)", "short_side=32", "long_side=32", "eval_every=1",
+]  # fmt: skip
+VARY = ["--vary", "encoder_attention=matrix", "--seeds", "2", "--budget", "3steps"]
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs ``detrkit ablate`` in this process: exit code, stdout, stderr."""
+
+    def run(*words):
+        try:
+            code = main(["ablate", *map(str, words)])
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def names(folder):
+    """Files of a study's runs with their times."""
+    return {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
+
+
+def all_losses(folder):
+    """Losses of every run of a study."""
+    return {path.parent.relative_to(folder): losses(path.parent) for path in folder.rglob("metrics.jsonl")}
+
+
+def runs_of(content):
+    """What must not depend on how often a study was stopped."""
+    kept = ("seed", "score", "steps", "curve", "identity")
+    return {v["name"]: [{name: run[name] for name in kept} for run in v["runs"]] for v in content["variants"]}
+
+
+def losses(folder):
+    """Loss of every step of a run."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if line["kind"] == "train"]
+
+
+# --- a whole study ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A finished study's folder."""
+    folder = tmp_path_factory.mktemp("study") / "a"
+    assert main(["ablate", *BASE, *VARY, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def content(study):
+    """What that study found."""
+    return json.loads((study / "study.json").read_text())
+
+
+def test_a_study_leaves_runs_table_and_page(study, content):
+    base, matrix = content["variants"]
+    assert [run["seed"] for run in base["runs"]] == [run["seed"] for run in matrix["runs"]] == [42, 43]
+    assert matrix["diff"] == {"encoder_attention": ["sdpa", "matrix"]}
+    assert matrix["comparison"]["seeds"] == 2
+    assert base["comparison"] is None
+    assert base["costs"]["training_time"] == base["costs"]["inference_time"] == 1
+    assert matrix["costs"]["macs"]["total"] == base["costs"]["macs"]["total"] > 0
+    assert {path.relative_to(study / "runs").as_posix() for path in study.rglob("config.json")} == {
+        f"{variant}/seed-{seed}/config.json" for variant in ("base", "encoder_attention=matrix") for seed in (42, 43)
+    }
+    text = assert_stands_alone((study / "report.html").read_text(encoding="utf-8")).text
+    assert matrix["comparison"]["sentence"] in text
+    assert "| encoder_attention=matrix |" in (study / "report.md").read_text(encoding="utf-8")
+
+
+def test_equivalent_attentions_train_alike(study, content):
+    for seed in (42, 43):
+        a, b = (losses(study / "runs" / name / f"seed-{seed}") for name in ("base", "encoder_attention=matrix"))
+        assert len(a) == 3
+        assert a == pytest.approx(b, rel=1e-4)
+    assert abs(content["variants"][1]["comparison"]["difference"]) < 0.01
+
+
+def test_finished_runs_are_reused_also_by_fewer_seeds(study, content, call):
+    before = names(study)
+    code, out, err = call(*BASE, *VARY, "--out", study, "--json")
+    assert code == 0, err
+    assert content == json.loads(out)
+    assert names(study) == before
+    assert "4 of them finished" in err
+    fewer = json.loads(call(*BASE, *VARY[:2], "--budget", "3steps", "--seeds", "1", "--out", study, "--json")[1])
+    assert runs_of(fewer)["base"] == runs_of(content)["base"][:1]
+    assert fewer["variants"][1]["comparison"]["verdict"] in ("identical in every run", "too few seeds")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["lr=3e-3"], "train.lr ("),
+        (["data=toy(length=9, held_out=4, size=32)"], "data.train.images (8, now 9)"),
+        (["--budget", "4steps"], "train.steps (3, now 4)"),
+    ],
+)
+def test_runs_of_another_identity_are_refused_by_what_differs(study, call, words, named):
+    before = names(study)
+    base = [word for word in BASE if word.split("=")[0] != words[0].split("=")[0]]
+    code, out, err = call(*base, *VARY, *words, "--out", study)
+    assert (code, out) == (2, "")
+    assert named in err
+    assert "runs/base/seed-42 and " in err
+    assert names(study) == before
+
+
+def test_an_ordinary_run_in_a_studys_place_is_left_alone(call, tmp_path):
+    place = tmp_path / "runs/base/seed-42"
+    place.mkdir(parents=True)
+    (place / "config.json").write_text("{}")
+    code, _, err = call(*BASE, *VARY, "--out", tmp_path)
+    assert code == 2
+    assert "a run that is no part of a study" in err
+
+
+# --- stopped and gone on with -----------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The end of a process, as far as files go."""
+
+
+@pytest.mark.parametrize("steps", [4, 5])
+def test_a_killed_study_goes_on_to_the_same_result(study, content, call, tmp_path, monkeypatch, steps):
+    """Killed in the second run, before and after a step of it; then stopped by a signal in the third."""
+    whole, done = Trainer.step, []
+
+    def step(self, window):
+        done.append(1)
+        if len(done) == steps:
+            raise Killed
+        return whole(self, window)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(Killed):
+        call(*BASE, *VARY, "--out", tmp_path)
+
+    def interrupted(self, window):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self, window)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    code, out, err = call(*BASE, *VARY, "--out", tmp_path)
+    assert (code, out) == (143, "")
+    assert "the study was stopped; the same command goes on with it" in err
+    monkeypatch.undo()
+    code, out, err = call(*BASE, *VARY, "--out", tmp_path, "--json")
+    assert code == 0, err
+    assert runs_of(json.loads(out)) == runs_of(content)
+    assert all_losses(tmp_path) == all_losses(study)
+
+
+def test_workers_stop_with_the_study_and_then_give_the_same(study, content, call, tmp_path):
+    words = [*BASE, *VARY, "--seeds", "1", "--out", tmp_path, "--workers", "2", "--json"]
+
+    def stop():
+        while not list(tmp_path.rglob("identity.json")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    code, out, err = call(*words)
+    assert (code, out) == (143, "")
+    assert "the same command goes on with it" in err
+    code, out, err = call(*words)
+    assert code == 0, err
+    assert runs_of(json.loads(out)) == {name: runs[:1] for name, runs in runs_of(content).items()}
+    assert all_losses(tmp_path).items() < all_losses(study).items()
+
+
+def test_a_run_that_fails_in_a_worker_is_named(tmp_path, monkeypatch):
+    job = runner.Job("base", 1, tmp_path / "runs/base/seed-1", {"detector": {}, "train": {}, "threads": 1})
+    monkeypatch.setattr(runner, "_command", lambda _: [sys.executable, "-c", "raise SystemExit('the reason')"])
+    with pytest.raises(detrkit.errors.DetrkitError, match="the run failed: the reason"):
+        runner.run_all([job], tmp_path, workers=1, say=lambda _: None)
+
+
+def test_time_is_a_budget(call, tmp_path):
+    words = [*BASE, "--vary", "encoder_attention=matrix", "--seeds", "1", "--budget", "0.001s", "steps=50"]
+    code, out, _ = call(*words, "--out", tmp_path, "--json")
+    content = json.loads(out)
+    assert code == 0
+    for variant in content["variants"]:
+        (run,) = variant["runs"]
+        assert (run["steps"], run["out_of_time"], run["curve"][0][0]) == (1, True, 1)
+    assert "runs ended by time, after 1 to 1 steps" in as_text(content)
+
+
+def test_losses_that_are_not_finite_are_a_result(call, tmp_path, monkeypatch):
+    def diverge(self, window):
+        raise NonFiniteError("the loss is not finite")
+
+    monkeypatch.setattr(Trainer, "step", diverge)
+    code, out, err = call(*BASE, *VARY, "--out", tmp_path)
+    assert code == 0, err
+    assert "base, seed 42: no score: the loss is not finite" in out
+    assert "no seed has a score of both" in out
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+MISTAKES = [
+    ("--vary lr=1e-3", "name a preset as the base"),
+    ("detr_tiny data=toy", "--vary: give at least one"),
+    ("detr_tny data=toy --vary lr=1e-3", "did you mean 'detr_tiny'"),
+    ("detr_tiny data=toy --vary encoder_atention=sdpa", "did you mean 'encoder_attention'"),
+    ("detr_tiny data=toy --vary encoder_attention=matrx", "did you mean 'matrix'"),
+    ("detr_tiny data=toy --vary lr=1e-3 --metric AP500", "did you mean 'AP50'"),
+    ("detr_tiny data=toy --vary lr=1e-3 --budget 5minutes", "expected more than 0, as 500steps, 12epochs or 90s"),
+    ("detr_tiny data=toy --vary lr=1e-3 --budget 0steps", "--budget: got '0steps'"),
+    ("detr_tiny data=toy --vary lr=1e-3 --margin -1", "margin: got -1.0; expected float"),
+    ("detr_tiny data=toy --vary lr=1e-3 --seeds 0", "got 0; expected at least 1"),
+    ("detr_tiny data=toy --vary steps=3,4", "steps cannot be varied"),
+    ("detr_tiny data=toy --vary seed=3,4", "seed cannot be varied"),
+    ("detr_tiny data=toy steps=4 --vary lr=1e-3 --budget 3steps", "steps: --budget says how long"),
+    ("detr_tiny data=toy eval_every=0 --vary lr=1e-3", "runs must be evaluated"),
+    ("detr_r50 --vary lr=1e-3", "data: must be given"),
+    ("detr_tiny data=toy(held_out=4) --vary data.held_out=5", "data.held_out=5: not scored on the images of the base"),
+    ("detr_tiny data=toy --vary lr=1e-3 --sees 3", "did you mean '--seeds'"),
+    ("--study missing.toml", "missing.toml: cannot read the study"),
+    ("detr_tiny num_classes=3 --vary lr=1", "num_classes: the data tells it"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_mistake_is_one_line_and_exit_code_two(call, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*words.split())
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert sentence in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fast
+def test_a_study_file_is_read_and_the_command_line_counts(tmp_path):
+    path = tmp_path / "s.toml"
+    path.write_text('base = "detr_tiny"\nvary = ["lr=1e-3"]\nseeds = 4\n[fields]\ndata = "toy"\nd_model = 32\n')
+    plan = Plan.read(path).with_words(["d_model=64"]).replace("x", seeds=2)
+    made = Study.of(plan)
+    assert (made.seeds, made.variations.variants[0].detector.d_model) == ((42, 43), 64)
+    path.write_text('bse = "detr_tiny"\nseeds = "many"\n')
+    with pytest.raises(ConfigError) as refused:
+        Plan.read(path)
+    unknown, wrong = refused.value.problems
+    assert "unknown word 'bse'; did you mean 'base'" in unknown
+    assert wrong.endswith("seeds: got 'many'; expected int, at least 1")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
+def test_ready_studies_can_be_run(path):
+    written = tomllib.loads(path.read_text())
+    made = Study.of(Plan.read(path))
+    assert {"question", "hypothesis", "base", "vary", "seeds", "budget", "fields"} <= set(written)
+    assert len(made.variations.variants) > 1
+    assert not made.variations.same
+
+
+@pytest.mark.fast
+def test_budgets():
+    assert str(Budget.parse("90s")) == "90 s of training"
+    assert Budget.parse("2.5 s").seconds == 2.5
+    assert Budget.parse("12epochs").apply(detrkit.training_recipe("detr_tiny")).epochs == 12
+
+
+@pytest.mark.fast
+def test_names_of_variants_become_folders_that_differ():
+    found = {runner.folder_name(name) for name in ("a=b(c='d')", "a=b(c='/d')", "a=b[c='d']", "../x", "a" * 300)}
+    assert len(found) == 5
+    assert all("/" not in name and len(name) < 100 for name in found)
+    assert runner.folder_name("encoder_attention=matrix") == "encoder_attention=matrix"
+
+
+@pytest.mark.fast
+def test_differences_name_what_one_side_lacks():
+    assert list(differences({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}})) == ["a.c (None, now 2)"]
+
+
+def test_nothing_of_a_study_is_taken_as_html(content):
+    content = json.loads(json.dumps(content))
+    content["question"] = content["hypothesis"] = content["variants"][1]["name"] = NASTY
+    content["base"]["fields"] = {NASTY: NASTY}
+    assert assert_stands_alone(page(content)).text.count(NASTY) >= 5
+    assert NASTY in as_markdown(content)
