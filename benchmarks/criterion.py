@@ -53,7 +53,7 @@ def scene(counts: Sequence[int], device: str) -> tuple[DetectorOutput, list[dict
 
 def losing(total: Callable[[], Tensor], outputs: DetectorOutput) -> Callable[[], object]:
     """Total and gradients at the outputs."""
-    return lambda: torch.autograd.grad(total(), outputs)
+    return lambda: torch.autograd.grad(total(), outputs.pair)
 
 
 def rivals(outputs: DetectorOutput, targets: list[dict[str, Tensor]], device: str) -> dict[str, Runs]:
@@ -69,14 +69,14 @@ def rivals(outputs: DetectorOutput, targets: list[dict[str, Tensor]], device: st
 
     def their_total() -> Tensor:
         last = outputs.pred_logits, wanted, device, outputs.pred_boxes
-        return ForObjectDetectionLoss(*last, config, *outputs)[0]
+        return ForObjectDetectionLoss(*last, config, *outputs.pair)[0]
 
     def their_matching() -> object:
-        return [matcher({"logits": x, "pred_boxes": y}, wanted) for x, y in zip(*outputs, strict=True)]
+        return [matcher({"logits": x, "pred_boxes": y}, wanted) for x, y in zip(*outputs.pair, strict=True)]
 
     check_same(our_total().detach(), their_total().detach(), "total of all losses", 1e-4)
     return {
-        "matching": {OURS: lambda: criterion.matching(*outputs, truth), THEIRS: their_matching},
+        "matching": {OURS: lambda: criterion.matching(*outputs.pair, truth), THEIRS: their_matching},
         "loss": {OURS: losing(our_total, outputs), THEIRS: losing(their_total, outputs)},
     }
 

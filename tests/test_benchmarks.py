@@ -12,7 +12,7 @@ import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
-LIGHT = ["attention", "floor", "matchers", "padding", "positional"]
+LIGHT = ["attention", "floor", "matchers", "padding", "positional", "samplers"]
 SLOW = ["backbones", "criterion", "model"]
 
 
