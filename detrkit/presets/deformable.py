@@ -23,25 +23,25 @@ def _deformable(base: DetectorConfig) -> DetectorConfig:
     )
 
 
-@recipe(lr=2e-4, lr_backbone=2e-5, epochs=50, lr_drop=40)
+@recipe(lr=2e-4, lr_backbone=2e-5, lr_factors="sampling_offsets=0.1,reference_points=0.1", epochs=50, lr_drop=40)
 def deformable_detr_r50() -> DetectorConfig:
     """Deformable DETR with a ResNet-50 (table 1): 44.5 AP on COCO val2017 after 50 epochs, 40 M parameters."""
     return _deformable(_detr_r50()).replace(num_queries=300, dim_feedforward=1024)
 
 
-@recipe(lr=2e-4, lr_backbone=2e-5, epochs=50, lr_drop=40)
+@recipe(lr=2e-4, lr_backbone=2e-5, lr_factors="sampling_offsets=0.1,reference_points=0.1", epochs=50, lr_drop=40)
 def deformable_detr_r50_single_scale() -> DetectorConfig:
     """Deformable DETR on the coarsest level alone (table 2): 39.4 AP on COCO val2017, 34 M parameters."""
     return deformable_detr_r50().replace(neck="pyramid(levels=1, extra=0)")
 
 
-@recipe(lr=2e-4, lr_backbone=2e-5, epochs=50, lr_drop=40)
+@recipe(lr=2e-4, lr_backbone=2e-5, lr_factors="sampling_offsets=0.1,reference_points=0.1", epochs=50, lr_drop=40)
 def deformable_detr_r50_refine() -> DetectorConfig:
     """Deformable DETR with iterative refinement of boxes (table 1): 46.2 AP on COCO val2017, 41 M parameters."""
     return deformable_detr_r50().replace(refinement="iterative", share_heads=False)
 
 
-@recipe(lr=2e-4, lr_backbone=2e-5, epochs=50, lr_drop=40)
+@recipe(lr=2e-4, lr_backbone=2e-5, lr_factors="sampling_offsets=0.1", epochs=50, lr_drop=40)
 def deformable_detr_r50_two_stage() -> DetectorConfig:
     """Deformable DETR with refinement, in two stages (table 1): 46.9 AP on COCO val2017, 41 M parameters."""
     return deformable_detr_r50_refine().replace(queries="two_stage")
