@@ -41,6 +41,8 @@ def question(name: str) -> str:
 def run(name: str, options: list[str], folder: Path | None) -> int:
     """One script in its own process, so that none inherits another's memory and threads."""
     print(f"== {name}: {question(name)}", flush=True)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
     file = ["--json", str(folder / f"{name}-{date.today()}.json")] if folder else []
     code = subprocess.run([sys.executable, str(HERE / f"{name}.py"), *options, *file], check=False).returncode
     print(flush=True)

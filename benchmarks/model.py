@@ -80,7 +80,7 @@ def their_loss(model: Theirs, batch: PaddedImages, targets: list[dict[str, Tenso
     def loss() -> Tensor:
         outputs = model(*batch)
         last = outputs.pred_logits, wanted, batch.images.device, outputs.pred_boxes
-        return ForObjectDetectionLoss(*last, config, *outputs)[0]
+        return ForObjectDetectionLoss(*last, config, *outputs.pair)[0]
 
     return loss
 
