@@ -108,7 +108,7 @@ class Commands:
     @staticmethod
     def predict(options: argparse.Namespace) -> None:
         """Detections on stdout, pictures in a folder."""
-        from detrkit.explain.pictures import predict_to_folder
+        from detrkit.explanation.pictures import predict_to_folder
 
         if options.images and (options.data or options.split):
             raise DetrkitError("give either images, or --data and --split", field="images")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from detrkit.errors import ConfigError
 from detrkit.fields import Positive
 from detrkit.fitting import LEVELS, REFERENCES
+from detrkit.looks import PointLook
 from detrkit.reading import Reading, visible
 from detrkit.registry import REGISTRY
 from detrkit.transformer import Memory, Queries, needed, with_position
@@ -82,15 +83,15 @@ class DeformableReading(Reading):
         value = self.value_proj(visible(memory))
         if memory.padding is not None:
             value = value.masked_fill(memory.padding[..., None], 0)
+        read = self.sampler.sample(value.unflatten(-1, (self.heads, -1)), memory.shapes, *self.look(queries, memory))
+        return self.output_proj(read)
+
+    def look(self, queries: Queries, memory: Memory) -> PointLook:
+        """As the contract; needs references."""
         query = with_position(queries.content, queries.positions)
         weights = self.attention_weights(query).unflatten(-1, (self.heads, -1)).softmax(-1)
-        read = self.sampler.sample(
-            value.unflatten(-1, (self.heads, -1)),
-            memory.shapes,
-            self.points_of(query, needed(queries.references, REFERENCES, self), memory),
-            weights.unflatten(-1, (self.levels, self.points)),
-        )
-        return self.output_proj(read)
+        points = self.points_of(query, needed(queries.references, REFERENCES, self), memory)
+        return PointLook(points, weights.unflatten(-1, (self.levels, self.points)))
 
     def points_of(
         self, query: Float[Tensor, "B Q D"], references: Float[Tensor, "B Q P"], memory: Memory
