@@ -124,6 +124,26 @@ class Commands:
         sys.stderr.write(f"pictures: {out}\n")
 
     @staticmethod
+    def explain(options: argparse.Namespace) -> None:
+        """The page to explore what a run looks at; its path on stdout."""
+        from detrkit.explanation.explorer import save_explorer
+        from detrkit.explanation.slots import slots
+
+        if options.images and (options.data or options.split) and not options.slots:
+            raise DetrkitError("give either images, or --data and --split", field="images")
+        model, run = load_run(options), Path(options.run)
+        folder = run if run.is_dir() else run.parent
+        found = None
+        if options.slots:
+            data = run_data(options)
+            images = (data[index][0] for index in range(min(options.slots, len(data))))
+            found = slots(model, images, batch_size=options.batch_size)
+        limit = options.limit or (None if options.images else 6)
+        named, title = islice(named_images(options), limit), f"What {folder.resolve().name} looks at"
+        path = Path(options.out) if options.out else folder / "explorer.html"
+        print(save_explorer(model, named, path, title=title, threshold=options.threshold, found=found))
+
+    @staticmethod
     def export(options: argparse.Namespace) -> None:
         """The file, what goes in and comes out, and how far it is from the run."""
         from dataclasses import asdict

@@ -14,6 +14,7 @@ from io import BytesIO
 from math import isnan
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -133,6 +134,11 @@ def shown(value: object) -> object:
 def bar(share: float) -> Markup:
     """A share of 1 as a bar, for a cell of a table that has the number beside it."""
     return tag("span", class_="bar", style=f"width:{100 * min(max(share, 0), 1):.1f}%", aria_hidden="true")
+
+
+def link(text: object, path: str) -> Markup:
+    """A link to a file beside the page; a path as in ``pages/one.html#2``."""
+    return tag("a", text, href=quote(path, safe="/#"))
 
 
 def picture(image: Image.Image, alt: str, *, quality: int = 82) -> Markup:

@@ -10,10 +10,10 @@ from queue import Empty, Queue
 from threading import Thread
 
 PATIENCE = 40  # seconds until a browser that says nothing counts as broken
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-extensions --disable-background-networking "
-    "--disable-dev-shm-usage --hide-scrollbars --remote-debugging-pipe"
-).split()
+FLAGS = [
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions"),
+    *("--disable-background-networking", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe"),
+]
 BUTTONS = {"mousePressed": 1, "mouseReleased": 1}
 
 
@@ -136,8 +136,8 @@ class Browser:
     def place(self, selector, x=0.5, y=0.5):
         """A place within an element, scrolled into view, in pixels of the window."""
         left, top, width, height = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'nearest'}});"
-            " const r = e.getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; })()"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'nearest'}); const r = e.getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; })()"
         )
         return left + x * width, top + y * height
 

@@ -9,9 +9,10 @@ from test_checks import NASTY, Pictures, assert_stands_alone, plenty
 
 import detrkit
 from detrkit.detections import Detections
+from detrkit.evaluation.images import mistakes
 from detrkit.evaluators import METRICS
 from detrkit.labels import LabelSpace
-from detrkit.training.report import mistakes, save_report
+from detrkit.training.report import save_report
 
 NAMES = (NASTY, "dog")
 

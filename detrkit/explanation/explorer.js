@@ -175,9 +175,17 @@ function drawPoints(canvas, points, largest) {
   }
 }
 
-function drawLook(canvas, look, largest, opaque) {
-  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-  if (look?.map) drawMap(canvas, look.map, opaque);
+/** What was read, on nothing or, small and alone, on a shade of the image. */
+function drawLook(canvas, look, largest, alone) {
+  const pen = canvas.getContext("2d");
+  pen.clearRect(0, 0, canvas.width, canvas.height);
+  if (alone && look?.points) {
+    pen.save();
+    Object.assign(pen, { globalAlpha: 0.3, filter: "grayscale(1)" });
+    pen.drawImage(element("image"), 0, 0, canvas.width, canvas.height);
+    pen.restore();
+  }
+  if (look?.map) drawMap(canvas, look.map, alone);
   if (look?.points) drawPoints(canvas, look.points, largest);
 }
 
@@ -225,6 +233,7 @@ function drawBoxes() {
     box.style.setProperty("--color", colorOf(label));
     box.style.zIndex = 500 - Math.round(400 * Math.sqrt(place.width * place.height));
     box.className = `box ${strokeOf(label)}`;
+    box.classList.toggle("low", y1 < 0.05);
     box.classList.toggle("end", x1 > 0.8);
     box.classList.toggle("lost", !isDetection(query));
     box.classList.toggle("chosen", query === what);
@@ -468,7 +477,7 @@ async function open(number) {
   element("list").replaceChildren(...queries.map((_, query) => rowOf(query)));
   element("list-name").textContent = detections === 1 ? "1 detection, and queries that lost" : `${detections} detections, and queries that lost`;
   [...element("thumbs").children].forEach((thumb, i) => thumb.setAttribute("aria-selected", i === number));
-  const arrays = await opening(current());
+  const [arrays] = await Promise.all([opening(current()), image.decode()]);
   if (state.image !== number) return;
   opened = arrays;
   update({ layer: layersOfDecoder() - 1, kept: detections && state.asks === "detections" ? 0 : null });
@@ -550,5 +559,5 @@ function thumb({ picture, name }, number) {
 element("ramp").style.background = `linear-gradient(to right, ${common.ramp.join(", ")})`;
 if (images.length > 1) element("thumbs").append(...images.map(thumb));
 listen();
-open(0);
+open(clamp(Number(location.hash.slice(1)) - 1 || 0, 0, images.length - 1)); // page.html#2 shows the second image
 drawSlots();

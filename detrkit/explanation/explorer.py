@@ -59,7 +59,9 @@ def save_explorer(
     named = list(islice(images, MOST + 1))
     if not 1 <= len(named) <= MOST:
         expected = f"1 to {MOST}"
-        raise DetrkitError("images do not make a page", field="images", value=f"{len(named)} or more", expected=expected)
+        raise DetrkitError(
+            "images do not make a page", field="images", value=f"{len(named)} or more", expected=expected
+        )
     explained = [(name, explain(model, image)) for name, image in named]
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, explorer_page(explained, title=title, threshold=threshold, found=found))
@@ -70,7 +72,9 @@ def explorer_page(
     explained: Sequence[tuple[str, Explanation]], *, title: str, threshold: float = 0.5, found: Slots | None = None
 ) -> str:
     """The page of some explained images, each with its name; see `save_explorer`."""
-    script, style, skeleton = ((HERE / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css", "html"))
+    script, style, skeleton = (
+        (HERE / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css", "html")
+    )
     common = json.dumps(
         {
             "threshold": threshold,

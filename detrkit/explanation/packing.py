@@ -88,7 +88,9 @@ def packed_encoder(seen: Explanation, plan: Plan) -> dict[str, Any] | None:
     kept = seen.encoder[first:]
     level, (height, width) = max(enumerate(kept[0].shapes), key=lambda numbered: numbered[1])
     step = next(s for s in range(1, height + width) if -(-height // s) * -(-width // s) <= plan.cells)
-    rows, columns = (np.arange(step // 2, max(size, step // 2 + 1), step).clip(max=size - 1) for size in (height, width))
+    rows, columns = (
+        np.arange(step // 2, max(size, step // 2 + 1), step).clip(max=size - 1) for size in (height, width)
+    )
     start = sum(h * w for h, w in kept[0].shapes[:level])
     cells = (start + rows[:, None] * width + columns).flatten().tolist()
     return {

@@ -67,7 +67,8 @@ class Sight:
         finest = max(self.shapes)
         ends = np.cumsum([height * width for height, width in self.shapes])
         levels = zip(np.split(weights, ends[:-1]), self.shapes, strict=True)
-        return np.sum([_shared_out(part.reshape(shape), finest) for part, shape in levels], axis=0)
+        shared = [_shared_out(part.reshape(shape), finest) for part, shape in levels]
+        return np.sum(shared, axis=0, dtype=np.float32)
 
 
 def _shared_out(weights: Floats, shape: tuple[int, int]) -> Floats:

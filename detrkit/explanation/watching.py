@@ -48,13 +48,14 @@ def watching(part: nn.Module | None) -> Iterator[Seen]:
             seen.append(DenseLook(answer.weights.detach()))
 
     def look(reading: Reading, args: tuple[Any, ...], _: Any) -> None:
-        seen.append(type(seen_look := reading.look(*args))(*(part.detach() for part in seen_look)))
+        told = reading.look(*args)
+        seen.append(type(told)(*(part.detach() for part in told)))
 
     hooks = []
     if isinstance(part, Attention):
         hooks = [part.register_forward_pre_hook(ask, with_kwargs=True), part.register_forward_hook(keep)]
     elif isinstance(part, Reading):
-        hooks = [part.register_forward_hook(look)]  # type: ignore[arg-type]
+        hooks = [part.register_forward_hook(look)]
     try:
         yield seen
     finally:
