@@ -92,15 +92,16 @@ class Browser:
         """Load a file and wait until its script has drawn."""
         self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         self("Emulation.setTouchEmulationEnabled", enabled=touch)
-        self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        self("Emulation.setEmulatedMedia", features=[{"name": n, "value": v} for n, v in wishes.items()])
         self("Page.navigate", url=path.as_uri())
         ready = "document.readyState === 'complete' && (typeof opened === 'undefined' || opened !== null)"
         self.run(f"new Promise(done => {{ const wait = () => {ready} ? done() : setTimeout(wait, 20); wait(); }})")
         self.settle()
 
     def settle(self):
-        """Wait until what was changed is drawn, transitions too."""
-        self.run("new Promise(done => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 320))")
+        """Wait until what was changed is drawn."""
+        self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def mouse(self, kind, x, y):
         """A mouse event at a place in the window."""
@@ -135,19 +136,20 @@ class Browser:
 
     def place(self, selector, x=0.5, y=0.5):
         """A place within an element, scrolled into view, in pixels of the window."""
+        find = f"document.querySelector({json.dumps(selector)})"
+        self.run(f"{find}.scrollIntoView({{block: 'nearest'}})")
         left, top, width, height = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            " e.scrollIntoView({block: 'nearest'}); const r = e.getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; })()"
+            f"(({{left, top, width, height}}) => [left, top, width, height])({find}.getBoundingClientRect())"
         )
         return left + x * width, top + y * height
 
     def errors(self):
         """What the page complained of: exceptions, console errors, refused requests."""
-        kinds = {"Runtime.exceptionThrown", "Log.entryAdded"}
-        called = [e for e in self.said if e["method"] == "Runtime.consoleAPICalled"]
-        return [e["params"] for e in self.said if e["method"] in kinds] + [
-            e["params"] for e in called if e["params"]["type"] in ("error", "warning", "assert")
-        ]
+        told = [(e["method"], e["params"]) for e in self.said]
+        thrown = [what for method, what in told if method == "Runtime.exceptionThrown"]
+        logged = [what for method, what in told if method == "Log.entryAdded" and what["entry"]["level"] == "error"]
+        called = [what for method, what in told if method == "Runtime.consoleAPICalled"]
+        return thrown + logged + [what for what in called if what["type"] in ("error", "assert")]
 
     def picture(self, path, *, whole=False):
         """A screenshot."""

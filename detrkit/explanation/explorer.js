@@ -8,7 +8,7 @@ const make = (name, properties = {}, ...children) => {
   made.append(...children);
   return made;
 };
-const percent = (share) => `${share >= 0.1 || share === 0 ? Math.round(100 * share) : (100 * share).toPrecision(2)} %`;
+const percent = (share) => `${share >= 0.1 || share === 0 ? Math.round(100 * share) : (100 * share).toPrecision(2)}\u00a0%`;
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 const common = block("common");
@@ -467,7 +467,7 @@ function rowOf(query) {
 async function open(number) {
   Object.assign(state, { image: number, kept: null, hovered: null });
   opened = null;
-  const { picture, name, size, queries, detections } = current();
+  const { picture, name, size, queries, detections, found } = current();
   const image = element("image");
   Object.assign(image, { src: picture, alt: name });
   document.querySelector(".explorer").style.setProperty("--ratio", size[0] / size[1]);
@@ -475,7 +475,8 @@ async function open(number) {
   Object.assign(element("heat"), { width: Math.round(size[0] * enlarged), height: Math.round(size[1] * enlarged) });
   element("boxes").replaceChildren(...queries.map((_, query) => boxOf(query)));
   element("list").replaceChildren(...queries.map((_, query) => rowOf(query)));
-  element("list-name").textContent = detections === 1 ? "1 detection, and queries that lost" : `${detections} detections, and queries that lost`;
+  element("list-name").textContent = `${detections < found ? `the best ${detections} of ` : ""}${found} detection${found === 1 ? "" : "s"}, and other queries`;
+  element("boxes").style.setProperty("--faint", clamp(5 / detections, 0.12, 0.5));
   [...element("thumbs").children].forEach((thumb, i) => thumb.setAttribute("aria-selected", i === number));
   const [arrays] = await Promise.all([opening(current()), image.decode()]);
   if (state.image !== number) return;

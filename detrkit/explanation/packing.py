@@ -50,6 +50,7 @@ def fitting(name: str, seen: Explanation, *, threshold: float, side: int, budget
 def packed_image(name: str, seen: Explanation, plan: Plan, threshold: float, side: int) -> dict[str, Any]:
     """One image: what is shown of it, its queries, and where they looked."""
     chosen = chosen_queries(seen, threshold, plan.queries)
+    found = int((seen.scores[-1].max(-1) >= threshold).sum())
     scores = seen.scores[:, chosen]
     place = {query: index for index, query in enumerate(chosen)}
     size = np.array([seen.image.width, seen.image.height] * 2)
@@ -58,7 +59,8 @@ def packed_image(name: str, seen: Explanation, plan: Plan, threshold: float, sid
         "size": seen.image.size,
         "picture": jpeg(seen.image, side),
         "queries": chosen,
-        "detections": int((seen.scores[-1].max(-1) >= threshold).sum()),
+        "found": found,
+        "detections": min(found, len(chosen)),
         "winners": [place.get(int(seen.winners[query]), -1) for query in chosen],
         "boxes": packed((seen.boxes[:, chosen] / size).astype(np.float32)),
         "labels": scores.argmax(-1).tolist(),

@@ -68,7 +68,7 @@ class Sight:
         ends = np.cumsum([height * width for height, width in self.shapes])
         levels = zip(np.split(weights, ends[:-1]), self.shapes, strict=True)
         shared = [_shared_out(part.reshape(shape), finest) for part, shape in levels]
-        return np.sum(shared, axis=0, dtype=np.float32)
+        return np.asarray(sum(shared), dtype=np.float32)
 
 
 def _shared_out(weights: Floats, shape: tuple[int, int]) -> Floats:
@@ -76,7 +76,7 @@ def _shared_out(weights: Floats, shape: tuple[int, int]) -> Floats:
     if weights.shape == shape:
         return weights
     rows, columns = (_overlap(new, old) for new, old in zip(shape, weights.shape, strict=True))
-    return rows @ weights @ columns.T
+    return (rows @ weights @ columns.T).astype(np.float32)
 
 
 def _overlap(new: int, old: int) -> Floats:
