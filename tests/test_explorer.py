@@ -127,7 +127,7 @@ class Opened:
             _, peak = self.alpha(grid.shape)
             top = max(grid.max(), 4 * grid.mean())
             assert cells == pytest.approx(255 * OPAQUE * (grid / top) ** POWER, abs=4)
-            assert grid[peak] >= grid.max() - 0.02 * top
+            assert grid[peak] >= grid.max() - 0.01 * top  # colours have 255 steps
             return
         chosen = slice(None) if head is None else slice(head, head + 1)
         points, weights = sight.points[query, chosen].reshape(-1, 2), sight.weights[query, chosen].flatten()

@@ -145,7 +145,7 @@ function drawMap(canvas, { height, width, weights }, opaque = false) {
   small.getContext("2d").putImageData(pixels, 0, 0);
   const pen = canvas.getContext("2d");
   pen.imageSmoothingEnabled = !state.cells;
-  pen.imageSmoothingQuality = "high";
+  pen.imageSmoothingQuality = "low"; // bilinear: the brightest place stays the middle of the brightest cell
   pen.drawImage(small, 0, 0, canvas.width, canvas.height);
 }
 
