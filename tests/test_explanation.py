@@ -348,6 +348,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.timeout(240)
 def test_command_explains_the_split_or_named_images(run, tmp_path, capsys):
     noise().save(tmp_path / "photo.png")
     for words, images, has_slots in (
@@ -363,6 +364,7 @@ def test_command_explains_the_split_or_named_images(run, tmp_path, capsys):
         assert ('"slots":null' not in page) == has_slots
 
 
+@pytest.mark.timeout(240)
 def test_command_refuses_what_has_no_effect(run, tmp_path, capsys):
     noise().save(tmp_path / "photo.png")
     assert main(["explain", str(run), str(tmp_path / "photo.png"), "--split", "val"]) == 2

@@ -24,6 +24,8 @@ QUERIES = 30
 STEPS = 30  # enough that the queries differ and some find something
 DETECTIONS = 3  # in the first image, by the threshold
 TOP = [253, 231, 37]  # the colour of what was read most: viridis ends in it
+FIRST_PAINT = """new Promise(done => new PerformanceObserver(list => done(list.getEntries()[0].startTime))
+    .observe({ type: "paint", buffered: true }))"""
 OPAQUE, POWER = 0.88, 0.8  # of a map's colours: alpha of the brightest, and how it grows with the weight
 
 
@@ -169,7 +171,7 @@ def test_page_is_small_and_painted_within_a_second(page):
     times = []
     while len(times) < 3 and min(times, default=1000) >= 1000:
         page.browser.open(page.path)
-        times.append(page.browser.run("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+        times.append(page.browser.run(FIRST_PAINT))
     assert min(times) < 1000, times
 
 
