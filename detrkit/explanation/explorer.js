@@ -126,18 +126,38 @@ function shown(head = state.head) {
 const RAMP = common.ramp.map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
 
 /** Colour of a level in [0, 1]. */
-function ramped(level) {
-  const place = clamp(level, 0, 1) * (RAMP.length - 1);
-  const low = Math.min(Math.floor(place), RAMP.length - 2);
-  return RAMP[low].map((from, i) => Math.round(from + (place - low) * (RAMP[low + 1][i] - from)));
-}
+const ramped = (level) => RAMP[Math.round(clamp(level, 0, 1) * (RAMP.length - 1))];
 const css = (color, alpha = 1) => `rgb(${color.join(" ")} / ${alpha})`;
 
-function drawMap(canvas, { height, width, weights }, opaque = false) {
+/** A map of more cells: eased from the middle of each old cell to the next, so that peaks stay in the middle of theirs. */
+function smoothed({ height, width, weights }, side) {
+  const scale = Math.max(1, Math.floor(side / Math.max(height, width)));
+  const larger = { height: height * scale, width: width * scale, weights: new Float32Array(height * width * scale * scale) };
+  const between = (place, size) => {
+    const at = clamp((place + 0.5) / scale - 0.5, 0, size - 1);
+    const low = Math.min(Math.floor(at), Math.max(0, size - 2));
+    const share = at - low;
+    return [low, Math.min(low + 1, size - 1), share * share * (3 - 2 * share)];
+  };
+  const columns = Array.from({ length: larger.width }, (_, column) => between(column, width));
+  for (let row = 0; row < larger.height; row += 1) {
+    const [top, bottom, down] = between(row, height).map((at, i) => (i < 2 ? at * width : at));
+    columns.forEach(([left, right, over], column) => {
+      const upper = weights[top + left] * (1 - over) + weights[top + right] * over;
+      const lower = weights[bottom + left] * (1 - over) + weights[bottom + right] * over;
+      larger.weights[row * larger.width + column] = upper * (1 - down) + lower * down;
+    });
+  }
+  return larger;
+}
+
+function drawMap(canvas, map, opaque) {
+  const sum = map.weights.reduce((a, b) => a + b, 0);
+  const highest = map.weights.reduce((a, b) => Math.max(a, b), 0);
+  const top = Math.max(highest, (EVEN * sum) / map.weights.length, 1e-12);
+  const { height, width, weights } = state.cells ? map : smoothed(map, opaque ? 72 : 300);
   const small = make("canvas", { width, height });
   const pixels = new ImageData(width, height);
-  const sum = weights.reduce((a, b) => a + b, 0);
-  const top = Math.max(weights.reduce((a, b) => Math.max(a, b), 0), (EVEN * sum) / weights.length, 1e-12);
   weights.forEach((weight, cell) => {
     const level = weight / top;
     pixels.data.set([...ramped(level), 255 * (opaque ? 1 : OPAQUE * level ** 0.8)], 4 * cell);
@@ -145,7 +165,6 @@ function drawMap(canvas, { height, width, weights }, opaque = false) {
   small.getContext("2d").putImageData(pixels, 0, 0);
   const pen = canvas.getContext("2d");
   pen.imageSmoothingEnabled = !state.cells;
-  pen.imageSmoothingQuality = "low"; // bilinear: the brightest place stays the middle of the brightest cell
   pen.drawImage(small, 0, 0, canvas.width, canvas.height);
 }
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LARGEST = 2_900_000  # bytes of a page
 MOST = 12  # images of a page
-RAMP = 24  # colours from none to much
+RAMP = 128  # colours from none to much
 HERE = Path(__file__).parent
 
 Named = tuple[str, Image.Image]
