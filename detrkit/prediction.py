@@ -67,13 +67,15 @@ def watched(stream: Iterator[Detections], task: str, total: int | None, progress
 
 def detect(model: Detector, images: Iterator[Image.Image], *, batch_size: int) -> Iterator[Detections]:
     """All detections, one a query, of a stream of RGB images, a batch at a time; the model's mode is kept."""
-    device = next(model.parameters()).device
-    dtype = next(model.parameters()).dtype
-    config = model.config
     while batch := list(islice(images, batch_size)):
-        inputs = pad([normalize(resize(image, config.short_side, config.long_side)) for image in batch]).to(device)
-        output = infer(model, inputs.images.to(dtype), inputs.mask)
-        yield from results(model, output, [(image.height, image.width) for image in batch])
+        yield from results(model, look_at(model, batch), [(image.height, image.width) for image in batch])
+
+
+def look_at(model: Detector, images: Sequence[Image.Image]) -> DetectorOutput:
+    """The model's outputs for RGB images, which it sees as one batch with its padding."""
+    config, like = model.config, next(model.parameters())
+    inputs = pad([normalize(resize(image, config.short_side, config.long_side)) for image in images]).to(like.device)
+    return infer(model, inputs.images.to(like.dtype), inputs.mask)
 
 
 @torch.no_grad()

@@ -15,8 +15,7 @@ from detrkit.boxes import cxcywh_to_xyxy, pairwise_iou
 from detrkit.detections import Detections
 from detrkit.explanation.sight import Floats, Sight, sight_of
 from detrkit.explanation.watching import Seen, Watched, watching_model
-from detrkit.prediction import infer, open_image, results
-from detrkit.preprocessing import normalize, pad, resize
+from detrkit.prediction import look_at, open_image, results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,10 +104,8 @@ def explain(model: Detector, image: Any) -> Explanation:
 
 def explain_batch(model: Detector, images: Sequence[Image.Image]) -> list[Explanation]:
     """As `explain`, for RGB images that the model sees as one batch, with its padding."""
-    config, like = model.config, next(model.parameters())
-    inputs = pad([normalize(resize(image, config.short_side, config.long_side)) for image in images]).to(like.device)
     with watching_model(model) as watched:
-        output = infer(model, inputs.images.to(like.dtype), inputs.mask)
+        output = look_at(model, images)
     found = results(model, output, [(image.height, image.width) for image in images])
     return [
         _explanation(model, image, f, output, watched, i)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 LARGEST = 2_900_000  # bytes of a page
 MOST = 12  # images of a page
 RAMP = 128  # colours from none to much
-HERE = Path(__file__).parent
+PAGE = Path(__file__).parent / "page"
+SCRIPTS = ("state", "arrays", "drawing", "showing", "matrix", "slots", "answering")
 
 Named = tuple[str, Image.Image]
 
@@ -58,10 +59,8 @@ def save_explorer(
         raise DetrkitError("threshold out of range", field="threshold", value=threshold, expected="0 to 1")
     named = list(islice(images, MOST + 1))
     if not 1 <= len(named) <= MOST:
-        expected = f"1 to {MOST}"
-        raise DetrkitError(
-            "images do not make a page", field="images", value=f"{len(named)} or more", expected=expected
-        )
+        got = f"more than {MOST}" if named else 0
+        raise DetrkitError("images do not make a page", field="images", value=got, expected=f"1 to {MOST}")
     explained = [(name, explain(model, image)) for name, image in named]
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, explorer_page(explained, title=title, threshold=threshold, found=found))
@@ -72,9 +71,8 @@ def explorer_page(
     explained: Sequence[tuple[str, Explanation]], *, title: str, threshold: float = 0.5, found: Slots | None = None
 ) -> str:
     """The page of some explained images, each with its name; see `save_explorer`."""
-    script, style, skeleton = (
-        (HERE / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("js", "css", "html")
-    )
+    script = "\n".join(_part(f"{name}.js") for name in SCRIPTS)
+    skeleton, style = html.Markup(_part("explorer.html")), _part("explorer.css")
     common = json.dumps(
         {
             "threshold": threshold,
@@ -85,12 +83,16 @@ def explorer_page(
         },
         separators=(",", ":"),
     )
-    frame = html.page(title, html.Markup(skeleton), html.data("common", common), style=style, script=script)
+    frame = html.page(title, skeleton, html.data("common", common), style=style, script=script)
     budget = (LARGEST - len(frame)) // len(explained)
     side = 900 if len(explained) <= 2 else 640 if len(explained) <= 6 else 480
     packed = [fitting(name, seen, threshold=threshold, side=side, budget=budget) for name, seen in explained]
     blocks = [html.data("common", common), *(html.data(f"image-{i}", text) for i, text in enumerate(packed))]
-    page = html.page(title, html.Markup(skeleton), *blocks, style=style, script=script)
+    page = html.page(title, skeleton, *blocks, style=style, script=script)
     if len(page) > LARGEST:
         raise DetrkitError("the page would be too large", value=f"{len(page):,} bytes", hint="explain fewer images")
     return page
+
+
+def _part(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")

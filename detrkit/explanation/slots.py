@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detrkit.prediction import infer
-from detrkit.preprocessing import normalize, pad, resize
+from detrkit.prediction import look_at
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,11 +73,8 @@ class Slots:
 def slots(model: Detector, images: Iterable[Image.Image], *, batch_size: int = 8) -> Slots:
     """The last boxes of all queries in these RGB images, looked at a batch at a time."""
     boxes, scores, stream = [], [], iter(images)
-    like = next(model.parameters())
     while batch := list(islice(stream, batch_size)):
-        sizes = (model.config.short_side, model.config.long_side)
-        inputs = pad([normalize(resize(image, *sizes)) for image in batch]).to(like.device)
-        output = infer(model, inputs.images.to(like.dtype), inputs.mask)
+        output = look_at(model, batch)
         boxes.append(output.pred_boxes.float().cpu().numpy())
         scores.append(model.classification.scores(output.pred_logits.float()).amax(-1).cpu().numpy())
     return Slots(np.concatenate(boxes), np.concatenate(scores))
