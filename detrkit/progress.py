@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -79,5 +80,6 @@ def watched(
 
 
 def say(text: str) -> None:
-    """A line on stderr that leaves a bar whole."""
-    tqdm.write(text, file=sys.stderr)
+    """A line on stderr that leaves a bar whole; a run goes on where nobody can be told any more."""
+    with suppress(OSError):
+        tqdm.write(text, file=sys.stderr)

@@ -48,7 +48,7 @@ def test_workers_are_forked_once_for_all_epochs_and_change_nothing(tmp_path, spl
 
 
 def test_a_run_goes_on_inside_an_epoch_with_other_workers(tmp_path):
-    changes = {"steps": 8, "eval_every": 0, "ema_decay": 0.9}
+    changes = {"steps": 8, "eval_every": 0}
     whole = train(*small(**changes), tmp_path / "whole")
     trainer = Trainer(*small(**changes, num_workers=2), tmp_path / "parts", resume=False)
     after_step = trainer.after_step

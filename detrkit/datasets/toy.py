@@ -16,7 +16,7 @@ from detrkit.fields import NonNegative, Positive, Range
 from detrkit.labels import LabelSpace
 
 Split = Literal["train", "val", "test"]
-Side = Annotated[int, Range(min=32)]
+Side = Annotated[int, Range(min=32, max=8192)]
 
 SMALLEST, LARGEST = 0.14, 0.5  # of the shorter side of the image
 LARGEST_OVERLAP = 0.2  # of the smaller of two boxes
@@ -27,7 +27,7 @@ _TRIES = 40
 class Scene(NamedTuple):
     """Where the shapes of an image lie; its generator goes on to colours, light and texture."""
 
-    index: int
+    image_id: int
     rng: np.random.Generator
     labels: list[int]
     outlines: list[Array]
@@ -117,7 +117,7 @@ class ToyDataset(Dataset):
 
     def _target(self, scene: Scene) -> Target:
         boxes = np.array([(*corners.min(axis=0), *corners.max(axis=0)) for corners in scene.outlines])
-        return make_target(boxes, scene.labels, (self.height, self.width), image_id=scene.index)
+        return make_target(boxes, scene.labels, (self.height, self.width), image_id=scene.image_id)
 
 
 def _place(
