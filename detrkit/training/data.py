@@ -46,6 +46,20 @@ class Batch(NamedTuple):
         return [target["image_id"] for target in self.targets]
 
 
+class SampleError(DetrkitError):
+    """A data set or a transform failed in a way that its author has not foreseen."""
+
+    exit_code = 1
+
+    @classmethod
+    def of(cls, error: Exception, index: int) -> SampleError:
+        """That error of the image with this index."""
+        hint = "num_workers=0 and --debug show where"
+        made = cls(f"the data set failed: {type(error).__name__}: {error}", image_id=index, hint=hint)
+        made.__cause__ = error
+        return made
+
+
 class Samples(TorchDataset[Any]):
     """A data set as the model sees it in training: item (epoch, index), augmented, resized, normalised.
 
@@ -66,6 +80,8 @@ class Samples(TorchDataset[Any]):
             return self.sample(*key)
         except DetrkitError as error:  # whoever reads the image, the training process decides what becomes of it
             return error
+        except Exception as error:
+            return SampleError.of(error, key[1])
 
     def sample(self, epoch: int, index: int) -> tuple[Tensor, Target]:
         """Image [3, H, W] and target of an index in an epoch."""
