@@ -63,7 +63,7 @@ def test_signs_that_a_terminal_does_not_know_are_written_as_numbers(stream):
     written = io.BytesIO()
     stream("stdout", io.TextIOWrapper(written, encoding="ascii"))
     cli.prepare_streams()
-    sys.stdout.write("猫")
+    sys.stdout.write("猫\n")
     sys.stdout.flush()
     assert written.getvalue() == b"\\u732b\n"
 
