@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="few images: shows that it runs, measures nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write machine, rows and result here")
     options = parser.parse_args(arguments)
-    data = "toy(size=64, length=16)" if options.quick else options.data
+    data = "toy(size=64, length=16, held_out=8)" if options.quick else options.data
     fields = {"data": data, "short_side": 240, "long_side": 320, "batch_size": 8, "num_workers": 2, "epochs": 3}
     fields |= {"device": "cpu", **dict(pair.split("=", 1) for pair in options.fields)}
     torch.set_num_threads(1)

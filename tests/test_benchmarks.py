@@ -70,6 +70,7 @@ def watched_run(script, tmp_path, *options):
     return json.loads(file.read_text())
 
 
+@pytest.mark.timeout(300)
 def test_memory_of_every_process_and_epoch_is_told(script, tmp_path, capsys):
     wrote = watched_run(script, tmp_path, "--quick")
     assert [(row["process"], row["measure"]) for row in wrote["rows"]] == list(product(ROLES, MEASURES))
