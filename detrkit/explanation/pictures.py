@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from detrkit.checkpoints.storage import replace_text
 from detrkit.drawing import draw, of_detections
 from detrkit.errors import DetrkitError
 from detrkit.explanation.explanation import explain_batch
 from detrkit.explanation.overlay import attention_row, sheet_of
+from detrkit.progress import ProgressBar
 
 if TYPE_CHECKING:
     from detrkit.model import Detector
@@ -48,7 +48,7 @@ def predict_to_folder(
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict[str, Any]]] = {}
     stream = iter(images)
-    with tqdm(desc="predict", unit="image", leave=False) as bar:
+    with ProgressBar("predict") as bar:
         while batch := list(islice(stream, batch_size)):
             explained = explain_batch(model, [image for _, image in batch])
             for (name, image), seen in zip(batch, explained, strict=True):
@@ -57,7 +57,7 @@ def predict_to_folder(
                 draw(image, of_detections(best), side=max(480, *image.size)).save(out / f"{name}.png")
                 if seen.cross and len(best):
                     sheet_of([attention_row(seen, threshold, 5, 320)]).save(out / f"{name}.attention.png")
-            bar.update(len(batch))
+            bar.advance(len(batch))
     replace_text(out / "detections.json", json.dumps(found, indent=1) + "\n")
     return found
 
