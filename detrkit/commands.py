@@ -129,6 +129,7 @@ class Commands:
         """The page to explore what a run looks at; its path on stdout."""
         from detrkit.explanation.explorer import save_explorer
         from detrkit.explanation.slots import slots
+        from detrkit.progress import watched
 
         if options.images and (options.data or options.split) and not options.slots:
             raise DetrkitError("give either images, or --data and --split", field="images")
@@ -137,7 +138,8 @@ class Commands:
         found = None
         if options.slots:
             data = run_data(options)
-            images = (data[index][0] for index in range(min(options.slots, len(data))))
+            chosen = range(min(options.slots, len(data)))
+            images = (data[index][0] for index in watched(chosen, "slots", len(chosen)))
             found = slots(model, images, batch_size=options.batch_size)
         limit = options.limit or (None if options.images else 6)
         named, title = islice(named_images(options), limit), f"What {folder.resolve().name} looks at"

@@ -62,7 +62,6 @@ def save_explorer(
         got = f"more than {MOST}" if named else 0
         raise DetrkitError("images do not make a page", field="images", value=got, expected=f"1 to {MOST}")
     explained = [(name, explain(model, image)) for name, image in named]
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, explorer_page(explained, title=title, threshold=threshold, found=found))
     return path
 
