@@ -119,7 +119,7 @@ def packed_sights(sights: tuple[Sight, ...], queries: list[list[int]], *, merged
         return {"maps": packed_maps(np.array(maps)), "shapes": strides}
     points = np.stack([sight.points[asked] for sight, asked in pairs if sight.points is not None])
     weights = np.stack([sight.weights[asked] for sight, asked in pairs])
-    outside = np.array([[sight.outside(query).mean() for query in asked] for sight, asked in pairs])
+    outside = np.array([sight.outside(asked).mean(-1) for sight, asked in pairs])
     fractions = (points + MARGIN) / (1 + 2 * MARGIN)
     return {
         "points": packed((fractions.clip(0, 1) * 65535).round().astype(np.uint16)),

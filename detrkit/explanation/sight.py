@@ -49,9 +49,16 @@ class Sight:
         points, weights = (torch.from_numpy(part[query])[None, None] for part in (self.points, self.weights))
         return PointLook(points, weights).over_cells(self.shapes)[0, :, 0].numpy()
 
-    def outside(self, query: int) -> Floats:
-        """The share [H] of a query's weights that fell outside the image, where zeros are read."""
-        return np.maximum(0, 1 - self.cells(query).sum(-1))
+    def outside(self, query: int | Sequence[int]) -> Floats:
+        """The share [H] of a query's weights that fell outside the image, where zeros are read; of several, [n, H]."""
+        if self.points is None:
+            return np.zeros_like(self.weights[query][..., 0])
+        sizes = np.array(self.shapes, dtype=np.float32)[:, None, ::-1]
+        places = self.points[query] * sizes - 0.5  # in cells, from the middle of the first
+        cells, beyond = np.floor(places), places - np.floor(places)
+        inside = (share * ((cell >= 0) & (cell < sizes)) for cell, share in ((cells, 1 - beyond), (cells + 1, beyond)))
+        kept = np.prod(sum(inside), axis=-1)
+        return np.maximum(0, 1 - (self.weights[query] * kept).sum((-2, -1)))
 
     def grid(self, query: int, head: int | None = None) -> Floats:
         """Weights [h, w] of a query over the cells of the finest level, all levels added up.
