@@ -38,9 +38,11 @@ function rowOf(query) {
 }
 
 async function open(number) {
-  Object.assign(state, { image: number, kept: null, hovered: null });
+  state.image = number;
   opened = null;
   const { picture, name, size, queries, detections, found } = current();
+  const first = detections && state.asks === "detections" ? 0 : null; // shows at once what there is to see
+  Object.assign(state, { kept: first, hovered: null, layer: layersOfDecoder() - 1 });
   const image = element("image");
   Object.assign(image, { src: picture, alt: name });
   document.querySelector(".explorer").style.setProperty("--ratio", size[0] / size[1]);
@@ -54,7 +56,7 @@ async function open(number) {
   const [arrays] = await Promise.all([opening(current()), image.decode()]);
   if (state.image !== number) return;
   opened = arrays;
-  update({ layer: layersOfDecoder() - 1, kept: detections && state.asks === "detections" ? 0 : null });
+  draw();
 }
 
 /** The pointer as fractions of the image. */
