@@ -95,7 +95,7 @@ class Commands:
         from detrkit.registry import REGISTRY
 
         evaluator = REGISTRY.make("evaluators", options.evaluator)
-        numbers, _ = evaluate(load_run(options), run_data(options), evaluator=evaluator, batch_size=options.batch_size)
+        numbers, _ = evaluate(fast(options), run_data(options), evaluator=evaluator, batch_size=options.batch_size)
         evidence = evaluator.evidence()
         wrong, swapped = errors(evidence), confusion(evidence)
         if not options.json:
@@ -112,7 +112,7 @@ class Commands:
 
         if options.images and (options.data or options.split):
             raise DetrkitError("give either images, or --data and --split", field="images")
-        model, folder = load_run(options), Path(options.run)
+        model, folder = fast(options), Path(options.run)
         out = Path(options.out) if options.out else (folder if folder.is_dir() else folder.parent) / "predictions"
         images = islice(named_images(options), options.limit)
         found = predict_to_folder(model, images, out, threshold=options.threshold, batch_size=options.batch_size)
@@ -319,6 +319,11 @@ def load_run(options: argparse.Namespace) -> Detector:
     from detrkit.training.loop import pick_device
 
     return detrkit.load(options.run).to(pick_device(options.device))
+
+
+def fast(options: argparse.Namespace) -> Detector:
+    """The same, made for looking as the command says."""
+    return load_run(options).for_inference(fold=options.fold, amp=options.amp, compile=options.compile)
 
 
 def named_images(options: argparse.Namespace) -> Iterator[tuple[str, Image]]:
