@@ -129,6 +129,7 @@ def make_parser() -> Parser:
     add_run(report)
     report.add_argument("--threshold", type=float, default=0.5, help="least score of what is drawn (default 0.5)")
 
+    add_tables(command("bench", "Run the speed benchmarks of a checkout, each beside its peer."))
     add_study(command("ablate", "Tell what parts are worth: variants of a base, trained over seeds and compared."))
     add_checks(command("check", "Check a component, data, a configuration or a checkpoint."), common)
     return parser
@@ -143,6 +144,17 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def add_tables(parser: Parser) -> None:
+    """Arguments of the speed benchmarks, which are theirs."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="scripts in benchmarks/; by default all")
+    parser.add_argument("--rounds", type=at_least(1), metavar="N", help="times that every rival runs")
+    parser.add_argument("--threads", type=at_least(1), metavar="N", help="threads of torch")
+    parser.add_argument("--device", help="cpu, cuda, ... (default cpu)")
+    parser.add_argument("--clock", choices=("wall", "processor"), help="processor: for a busy machine")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument("--json", metavar="DIR", help="folder for the results")
 
 
 def add_study(parser: Parser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -145,6 +146,21 @@ class Commands:
             print(f"  {name:<12} {text}")
         for name, amount in written.differences.items():
             print(f"{name} differ by {amount:.2g} at most in {written.comparisons} comparisons")
+
+    @staticmethod
+    def bench(options: argparse.Namespace) -> int:
+        """Tables of a checkout's benchmarks, in processes of their own."""
+        folder = Path(detrkit.__file__).parents[1] / "benchmarks"
+        if not (folder / "__main__.py").is_file():
+            raise DetrkitError(
+                "the benchmarks are not installed: they come with a checkout of the repository",
+                path=folder,
+                hint="run it in a clone after `make setup`",
+            )
+        given = {name: getattr(options, name) for name in ("rounds", "threads", "device", "clock", "json")}
+        words = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
+        words += ["--quick"] if options.quick else []
+        return subprocess.run([sys.executable, str(folder), *options.names, *words], check=False).returncode
 
     @staticmethod
     def ablate(options: argparse.Namespace) -> int:
