@@ -149,7 +149,7 @@ class Table:
         seconds = interleaved(rivals, self.options.rounds, device=self.options.device, clock=self.clock)
         for name, own in seconds.items():
             self.add(
-                **case, rival=name, ms=round(1e3 * statistics.median(own), 3), ratio=round(ratio(own, seconds[peer]), 3)
+                **case, rival=name, ms=round(1e3 * statistics.median(own), 3), ratio=round(ratio(own, seconds[peer]), 6)
             )
 
     def ratio(self, rival: str, **case: Any) -> float:
