@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -83,10 +85,10 @@ def state_dict_carries_everything(make: Make, draw: Draw) -> None:
 def folding_changes_nothing(make: Make, draw: Draw) -> None:
     """Gives the same maps from a copy whose norms are folded, where it lets them be (evaluation)."""
     backbone, images = make().eval().double(), draw_images(draw).double()
-    for norm in backbone.modules():
-        if isinstance(norm, WITH_FIXED_STATISTICS) and norm.running_mean is not None:
-            torch.nn.init.normal_(norm.running_mean, std=0.2)
-            torch.nn.init.uniform_(norm.running_var, 0.5, 1.5)
+    norms: list[Any] = [norm for norm in backbone.modules() if isinstance(norm, WITH_FIXED_STATISTICS)]
+    for norm in (norm for norm in norms if norm.running_mean is not None):
+        norm.running_mean.normal_(std=0.2)
+        norm.running_var.uniform_(0.5, 1.5)
     try:
         copy = folded(backbone)
     except ConfigError as refusal:
