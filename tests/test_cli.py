@@ -572,7 +572,7 @@ def test_eval_looks_as_it_is_told(run, call, monkeypatch):
     made = detrkit.Detector.for_inference
     monkeypatch.setattr(detrkit.Detector, "for_inference", lambda self, **how: asked.append(how) or made(self, **how))
     for words in ([], ["--no-fold", "--amp", "bf16"]):
-        assert call("eval", run, "--json", *words)[0] == 0
+        assert call("eval", run[0], "--json", *words)[0] == 0
     assert asked == [
         {"fold": True, "amp": "none", "compile": False},
         {"fold": False, "amp": "bf16", "compile": False},
