@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -96,7 +97,7 @@ class Commands:
         from detrkit.registry import REGISTRY
 
         evaluator = REGISTRY.make("evaluators", options.evaluator)
-        numbers, _ = evaluate(load_run(options), run_data(options), evaluator=evaluator, batch_size=options.batch_size)
+        numbers, _ = evaluate(fast(options), run_data(options), evaluator=evaluator, batch_size=options.batch_size)
         evidence = evaluator.evidence()
         wrong, swapped = errors(evidence), confusion(evidence)
         if not options.json:
@@ -113,7 +114,7 @@ class Commands:
 
         if options.images and (options.data or options.split):
             raise DetrkitError("give either images, or --data and --split", field="images")
-        model, folder = load_run(options), Path(options.run)
+        model, folder = fast(options), Path(options.run)
         out = Path(options.out) if options.out else (folder if folder.is_dir() else folder.parent) / "predictions"
         images = islice(named_images(options), options.limit)
         found = predict_to_folder(model, images, out, threshold=options.threshold, batch_size=options.batch_size)
@@ -127,24 +128,9 @@ class Commands:
     @staticmethod
     def explain(options: argparse.Namespace) -> None:
         """The page to explore what a run looks at; its path on stdout."""
-        from detrkit.explanation.explorer import save_explorer
-        from detrkit.explanation.slots import slots
-        from detrkit.progress import watched
+        from detrkit.explanation.command import explain
 
-        if options.images and (options.data or options.split) and not options.slots:
-            raise DetrkitError("give either images, or --data and --split", field="images")
-        model, run = load_run(options), Path(options.run)
-        folder = run if run.is_dir() else run.parent
-        found = None
-        if options.slots:
-            data = run_data(options)
-            chosen = range(min(options.slots, len(data)))
-            images = (data[index][0] for index in watched(chosen, "slots", len(chosen)))
-            found = slots(model, images, batch_size=options.batch_size)
-        limit = options.limit or (None if options.images else 6)
-        named, title = islice(named_images(options), limit), f"What {folder.resolve().name} looks at"
-        path = Path(options.out) if options.out else folder / "explorer.html"
-        print(save_explorer(model, named, path, title=title, threshold=options.threshold, found=found))
+        print(explain(options))
 
     @staticmethod
     def export(options: argparse.Namespace) -> None:
@@ -168,6 +154,21 @@ class Commands:
             print(f"  {name:<12} {text}")
         for name, amount in written.differences.items():
             print(f"{name} differ by {amount:.2g} at most in {written.comparisons} comparisons")
+
+    @staticmethod
+    def bench(options: argparse.Namespace) -> int:
+        """Tables of a checkout's benchmarks, in processes of their own."""
+        folder = Path(detrkit.__file__).parents[1] / "benchmarks"
+        if not (folder / "__main__.py").is_file():
+            raise DetrkitError(
+                "the benchmarks are not installed: they come with a checkout of the repository",
+                path=folder,
+                hint="run it in a clone after `make setup`",
+            )
+        given = {name: getattr(options, name) for name in ("rounds", "threads", "device", "clock", "json")}
+        words = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
+        words += ["--quick"] if options.quick else []
+        return subprocess.run([sys.executable, str(folder), *options.names, *words], check=False).returncode
 
     @staticmethod
     def ablate(options: argparse.Namespace) -> int:
@@ -344,9 +345,14 @@ def load_run(options: argparse.Namespace) -> Detector:
     return detrkit.load(options.run).to(pick_device(options.device))
 
 
+def fast(options: argparse.Namespace) -> Detector:
+    """The same, made for looking as the command says."""
+    return load_run(options).for_inference(fold=options.fold, amp=options.amp, compile=options.compile)
+
+
 def named_images(options: argparse.Namespace) -> Iterator[tuple[str, Image]]:
     """Name and image of each file that a command names, else of each item of its data; opened one by one."""
-    from detrkit.images import read_image
+    from detrkit.images import image_paths, read_image
 
     named = set(map(Path, options.images))
     for path in image_paths(options.images):
@@ -362,21 +368,6 @@ def named_images(options: argparse.Namespace) -> Iterator[tuple[str, Image]]:
     for index in range(len(data)):
         image, target = data[index]
         yield str(target["image_id"]), image
-
-
-def image_paths(names: Sequence[str]) -> list[Path]:
-    """Image files, those in folders included."""
-    from detrkit.images import SUFFIXES
-
-    paths: list[Path] = []
-    for path in map(Path, names):
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        if not inside:
-            raise DetrkitError("the folder holds no images", path=path, expected=", ".join(sorted(SUFFIXES)))
-        paths += inside
-    return paths
 
 
 def free_folder(parent: Path, name: str) -> Path:
