@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from detrkit.boxes import inverse_sigmoid
-from detrkit.classification.focal import FocalClassification
+from detrkit.classification._sigmoid import PRIOR
 from detrkit.fitting import LEVELS, NO_BACKGROUND
 from detrkit.heads import start
 from detrkit.queries import ObjectQueries
@@ -42,7 +42,7 @@ class TwoStageQueries(ObjectQueries):
         nn.init.xavier_uniform_(self.output.weight)
         self.class_embed = nn.Linear(d_model, num_classes)
         self.bbox_embed = MLP(d_model, d_model, d_model, 4)
-        start(self.class_embed, self.bbox_embed, prior=FocalClassification.prior, box_bias=0.0)
+        start(self.class_embed, self.bbox_embed, prior=PRIOR, box_bias=0.0)
 
     def propose(self, memory: Memory) -> tuple[Proposals, Float[Tensor, "B N 4"], Float[Tensor, "B N D"]]:
         """Logits and boxes of every token, the boxes' logits, and the tokens that say so."""
