@@ -154,15 +154,24 @@ def resnet_in(foreign: Foreign, nested: Mapping[str, Any], model: str, taken: in
 def sides(foreign: Foreign) -> dict[str, Any]:
     """The sides to which images are resized, as the preprocessing tells; 800 and 1333 where nothing does."""
     told = foreign.preprocessing
-    for field, value in PREPROCESSING_AS_OURS.items():
-        if not _alike(told.get(field, value), value):
-            raise refuse(foreign, field, told[field], str(value), file=PREPROCESSING)
+    check_images(foreign, PREPROCESSING_AS_OURS)
     size = told.get("size", {"shortest_edge": 800, "longest_edge": 1333})
     if isinstance(size, int):
         size = {"shortest_edge": size, "longest_edge": told.get("max_size", 1333)}
     if not isinstance(size, dict) or set(size) != {"shortest_edge", "longest_edge"}:
         raise refuse(foreign, "size", size, "shortest_edge and longest_edge", file=PREPROCESSING)
     return {"short_side": size["shortest_edge"], "long_side": size["longest_edge"]}
+
+
+def check_images(foreign: Foreign, expected: Mapping[str, Any]) -> None:
+    """Refuse an image processor that says otherwise.
+
+    Raises:
+        CheckpointError: names the field.
+    """
+    for field, value in expected.items():
+        if not _alike(foreign.preprocessing.get(field, value), value):
+            raise refuse(foreign, field, foreign.preprocessing[field], str(value), file=PREPROCESSING)
 
 
 def _alike(value: Any, other: Any) -> bool:
