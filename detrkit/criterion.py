@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from detrkit import boxes as geometry
-from detrkit.classification import Classification
+from detrkit.classification import Classification, Matched
 from detrkit.errors import NonFiniteCostError
 from detrkit.matchers import Assignment, Matcher
 from detrkit.registry import REGISTRY
@@ -240,11 +240,11 @@ class SetCriterion:
     def _terms(self, logits: Tensor, boxes: Tensor, pairs: Pairs, normalizer: Normalizer) -> dict[str, Tensor]:
         layers = logits.shape[0]
         predicted, num_boxes = boxes[pairs.slots], max(normalizer.num_boxes, 1.0)
-        giou = geometry.elementwise_giou(
-            geometry.cxcywh_to_xyxy(predicted), geometry.cxcywh_to_xyxy(pairs.boxes), eps=self.weights.giou_eps
-        )
+        corners, true_corners = geometry.cxcywh_to_xyxy(predicted), geometry.cxcywh_to_xyxy(pairs.boxes)
+        matched = Matched(pairs.slots, pairs.labels, geometry.elementwise_iou(corners.detach(), true_corners))
+        giou = geometry.elementwise_giou(corners, true_corners, eps=self.weights.giou_eps)
         return {
-            "ce": self.classification.loss(logits, pairs.slots, pairs.labels, normalizer.class_weight),
+            "ce": self.classification.loss(logits, matched, normalizer.class_weight),
             "bbox": (predicted - pairs.boxes).abs().view(layers, -1).sum(1) / num_boxes,
             "giou": (1 - giou).view(layers, -1).sum(1) / num_boxes,
         }

@@ -17,7 +17,7 @@ from detrkit import boxes as geometry
 from detrkit.detections import Detections
 from detrkit.errors import DataError, DetrkitError, ShapeError
 from detrkit.images import read_image, to_rgb
-from detrkit.preprocessing import normalize, pad, resize
+from detrkit.preprocessing import pad, prepared
 from detrkit.progress import watched
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def detect(model: Detector, images: Iterator[Image.Image], *, batch_size: int) -
 
 def look_at(model: Detector, images: Sequence[Image.Image]) -> DetectorOutput:
     """The model's outputs for RGB images, which it sees as one batch with its padding."""
-    config, like = model.config, next(model.parameters())
-    inputs = pad([normalize(resize(image, config.short_side, config.long_side)) for image in images]).to(like.device)
+    like = next(model.parameters())
+    inputs = pad([prepared(image, model.config) for image in images]).to(like.device)
     return infer(model, inputs.images.to(like.dtype), inputs.mask)
 
 

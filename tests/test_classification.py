@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import detrkit
+from detrkit.classification import Matched
 from detrkit.registry import REGISTRY
 from detrkit.testing import NotConcerned, laws_of
 from detrkit.testing.law import Maker
@@ -20,6 +21,8 @@ CASES = [
     ("focal", {"gamma": 0.0}),
     ("focal", {"gamma": 0.5}),
     ("focal", {"gamma": 5.0}),
+    ("varifocal", {"gamma": 0.0}),
+    ("varifocal", {"alpha": 0.25}),
 ]
 
 
@@ -37,7 +40,7 @@ def test_law(name, set_to, law, data):
 def test_focal_by_hand():
     """One matched and one unmatched query at probability one half: 0.25 x 0.25 ln 2 and 0.75 x 0.25 ln 2."""
     focal, zero = detrkit.make("classification", "focal", num_classes=1), torch.zeros(1, dtype=torch.int64)
-    loss = focal.loss(torch.zeros(1, 1, 2, 1), (zero, zero, zero), zero, 1.0)
+    loss = focal.loss(torch.zeros(1, 1, 2, 1), Matched((zero, zero, zero), zero, torch.ones(1)), 1.0)
     assert loss.tolist() == pytest.approx([(0.25 + 0.75) * 0.25 * math.log(2)])
     assert focal.cost(torch.zeros(1, 1), zero).item() == pytest.approx((0.25 - 0.75) * 0.25 * math.log(2), rel=1e-5)
 
@@ -45,6 +48,14 @@ def test_focal_by_hand():
 def test_no_object_weighs_eos_coef():
     softmax = detrkit.make("classification", "softmax", num_classes=1, eos_coef=0.25)
     none = torch.zeros(0, dtype=torch.int64)
-    loss = softmax.loss(torch.zeros(1, 1, 2, 2), (none, none, none), none, softmax.normalizer(0, 0, 2))
+    matched = Matched((none, none, none), none, torch.zeros(0))
+    loss = softmax.loss(torch.zeros(1, 1, 2, 2), matched, softmax.normalizer(0, 0, 2))
     assert loss.tolist() == pytest.approx([math.log(2)])
-    assert softmax.loss(torch.zeros(1, 1, 2, 2), (none,) * 3, none, 1.0).tolist() == pytest.approx([0.5 * math.log(2)])
+    assert softmax.loss(torch.zeros(1, 1, 2, 2), matched, 1.0).tolist() == pytest.approx([0.5 * math.log(2)])
+
+
+def test_varifocal_by_hand():
+    """At probability one half: a matched query whose box fits half, 0.5 ln 2; an unmatched one, 0.75 x 0.25 ln 2."""
+    varifocal, zero = detrkit.make("classification", "varifocal", num_classes=1), torch.zeros(1, dtype=torch.int64)
+    loss = varifocal.loss(torch.zeros(1, 1, 2, 1), Matched((zero, zero, zero), zero, torch.full((1,), 0.5)), 1.0)
+    assert loss.tolist() == pytest.approx([(0.5 + 0.75 * 0.25) * math.log(2)])

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
+class Matched(NamedTuple):
+    """All pairs of a query and an object, in all layers.
+
+    Attributes:
+        slots: layer, image and query of each pair, int64 [M] each; every other query is to say that there is nothing.
+        labels: class of the object, int64 [M].
+        overlap: IoU of the query's box with that of the object, [M] in [0, 1], without a gradient.
+    """
+
+    slots: tuple[Int64[Tensor, M], Int64[Tensor, M], Int64[Tensor, M]]
+    labels: Int64[Tensor, M]
+    overlap: Float[Tensor, M]
+
+
 class Classification(ABC):
     """Contract of the role. Keep it by defining the abstract methods.
 
-    Laws: a cost falls as its class becomes likelier; losses are not negative, and near zero where every query is sure
-    and right; the normalizer of a batch is the sum of those of its parts.
+    Laws: a cost falls as its class becomes likelier; losses are not negative, and near zero where every query is sure,
+    right and where its object is; the normalizer of a batch is the sum of those of its parts.
 
     Attributes:
         gives: names of `detrkit.fitting`: what it gives to other parts.
@@ -30,19 +44,12 @@ class Classification(ABC):
         """Matching cost of each query with each target."""
 
     @abstractmethod
-    def loss(
-        self,
-        logits: Float[Tensor, "L B Q C"],
-        matched: tuple[Tensor, Tensor, Tensor],
-        labels: Int64[Tensor, M],
-        normalizer: float,
-    ) -> Float[Tensor, L]:
+    def loss(self, logits: Float[Tensor, "L B Q C"], matched: Matched, normalizer: float) -> Float[Tensor, L]:
         """Loss of each layer.
 
         Args:
             logits: [L, B, Q, C].
-            matched: layer, image and query of each matched pair, int64 [M] each.
-            labels: class of each matched pair [M]; every other query is to say that there is nothing.
+            matched: what the queries are to say, and how well their boxes fit.
             normalizer: what the sum is divided by, see `normalizer`.
         """
 

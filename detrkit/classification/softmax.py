@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from detrkit.classification import Classification
+from detrkit.classification import Classification, Matched
 from detrkit.fields import Positive, Weight
 
 
@@ -30,23 +30,10 @@ class SoftmaxClassification(Classification):
         """Matching cost of each query with each target: minus the probability of the target's class."""
         return -logits.softmax(-1)[..., labels]
 
-    def loss(
-        self,
-        logits: Float[Tensor, "L B Q C"],
-        matched: tuple[Tensor, Tensor, Tensor],
-        labels: Int64[Tensor, M],
-        normalizer: float,
-    ) -> Float[Tensor, L]:
-        """Weighted cross-entropy of each layer.
-
-        Args:
-            logits: [L, B, Q, K + 1].
-            matched: layer, image and query of each matched pair, int64 [M] each.
-            labels: class of each matched pair [M]; every other query is to say no-object.
-            normalizer: sum of the weights.
-        """
+    def loss(self, logits: Float[Tensor, "L B Q C"], matched: Matched, normalizer: float) -> Float[Tensor, L]:
+        """Weighted cross-entropy of each layer, divided by the sum of the weights; other queries say no-object."""
         wanted = logits.new_full(logits.shape[:3], self.num_classes, dtype=torch.int64)
-        wanted[matched] = labels
+        wanted[matched.slots] = matched.labels
         weight = logits.new_ones(self.num_logits)
         weight[-1] = self.eos_coef
         losses = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), weight, reduction="none")

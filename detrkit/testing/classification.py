@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detrkit.classification import Classification
+from detrkit.classification import Classification, Matched
 from detrkit.testing.law import Draw, Make, law
 from detrkit.testing.tensors import check_close, check_finite, draw_generator, draw_normal, draw_order
 
@@ -15,24 +15,32 @@ SURE = 30.0
 
 
 class Case(NamedTuple):
-    """A classification, logits [L, B, Q, C], and matched queries with their labels, the same number in each layer."""
+    """A classification, logits [L, B, Q, C], and matched queries, the same number in each layer."""
 
     classification: Classification
     logits: Tensor
-    matched: tuple[Tensor, Tensor, Tensor]
-    labels: Tensor
+    matched: Matched
     num_classes: int
 
     def loss(self, logits: Tensor, normalizer: float = 1.0) -> Tensor:
         """Loss of each layer."""
-        return self.classification.loss(logits, self.matched, self.labels, normalizer)
+        return self.classification.loss(logits, self.matched, normalizer)
+
+    @property
+    def slots(self) -> tuple[Tensor, ...]:
+        """Layer, image, query and class of each pair."""
+        return (*self.matched.slots, self.matched.labels)
+
+    def fitting(self, overlap: float | Tensor) -> Case:
+        """The same with boxes that fit so well."""
+        return self._replace(matched=self.matched._replace(overlap=0 * self.matched.overlap + overlap))
 
     def right(self, sure: float) -> Tensor:
         """Logits that say the truth, as surely as told."""
         logits = torch.full_like(self.logits, -sure)
         logits[..., self.num_classes :] = sure  # nothing, where it has a logit of its own
-        logits[self.matched] = -sure
-        logits[(*self.matched, self.labels)] = sure
+        logits[self.matched.slots] = -sure
+        logits[self.slots] = sure
         return logits
 
 
@@ -53,13 +61,14 @@ def cost_falls_as_its_class_becomes_likelier(make: Make, draw: Draw) -> None:
 
 @law("classification")
 def loss_is_small_only_where_right(make: Make, draw: Draw) -> None:
-    """Losses are [L], not negative, near zero where every query is sure and right, not where sure and wrong."""
+    """Losses are [L], not negative, near zero where every query is sure, right and fits, not where sure and wrong."""
     case = draw_case(make, draw)
     found = case.loss(case.logits)
     assert found.shape == case.logits.shape[:1], f"losses have shape {tuple(found.shape)}, not a number a layer"
     assert (found >= 0).all(), "a loss is negative"
-    assert (case.loss(case.right(SURE)) < 1e-6).all(), "sure and right answers are not near zero"
-    assert (case.loss(-case.right(SURE)) > 1).all(), "sure and wrong answers cost nothing"
+    fitting = case.fitting(1.0)
+    assert (fitting.loss(case.right(SURE)) < 1e-6).all(), "sure and right answers are not near zero"
+    assert (fitting.loss(-case.right(SURE)) > 1).all(), "sure and wrong answers cost nothing"
 
 
 @law("classification")
@@ -75,15 +84,23 @@ def normalizer_is_additive(make: Make, draw: Draw) -> None:
 
 @law("classification")
 def gradients_point_to_the_truth(make: Make, draw: Draw) -> None:
-    """The loss pulls every class of an unmatched query down, and the class of a matched one up."""
+    """The loss pulls every class of an unmatched query down, and the class of one whose box fits up."""
     case = draw_case(make, draw)
-    logits = case.logits.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(case.loss(logits).sum(), logits)
+    gradient = gradient_of(case.fitting(1.0))
     unmatched = torch.ones(case.logits.shape[:3], dtype=torch.bool)
-    unmatched[case.matched] = False
+    unmatched[case.matched.slots] = False
     assert (gradient[unmatched][:, : case.num_classes] > 0).all(), "a class of an unmatched query is not pulled down"
     assert (gradient[unmatched][:, case.num_classes :] < 0).all(), "nothing is not pulled up where there is nothing"
-    assert (gradient[(*case.matched, case.labels)] < 0).all(), "the class of a matched query is not pulled up"
+    assert (gradient[case.slots] < 0).all(), "the class of a matched query is not pulled up"
+
+
+@law("classification")
+def better_boxes_are_not_pulled_down(make: Make, draw: Draw) -> None:
+    """A class that is pulled up where the box fits a little is not pulled down where it fits better."""
+    case = draw_case(make, draw)
+    better = case.matched.overlap + (1 - case.matched.overlap) * draw(0, 4) / 4
+    low, high = (gradient_of(case.fitting(overlap))[case.slots] for overlap in (case.matched.overlap, better))
+    assert not ((low < 0) & (high > 0)).any(), "a class is pulled up where the box is worse, and down where better"
 
 
 @law("classification")
@@ -92,12 +109,14 @@ def layers_and_queries_count_alike(make: Make, draw: Draw) -> None:
     case = draw_case(make, draw)
     layers, _, queries, _ = case.logits.shape
     expected, order = case.loss(case.logits), draw_order(draw, queries)
-    layer, image, query = case.matched
-    shuffled = case._replace(matched=(layer, image, order.argsort()[query]))
+    layer, image, query = case.matched.slots
+    shuffled = case._replace(matched=case.matched._replace(slots=(layer, image, order.argsort()[query])))
     check_close(shuffled.loss(case.logits[:, :, order]), expected, "in another order of the queries")
     for one in range(layers):
-        own = case._replace(matched=(layer[layer == one] * 0, image[layer == one], query[layer == one]))
-        alone = own._replace(labels=case.labels[layer == one]).loss(case.logits[one : one + 1])
+        own = layer == one
+        slots = (layer[own] * 0, image[own], query[own])
+        matched = Matched(slots, case.matched.labels[own], case.matched.overlap[own])
+        alone = case._replace(matched=matched).loss(case.logits[one : one + 1])
         check_close(alone, expected[one : one + 1], "for a layer alone")
 
 
@@ -112,7 +131,7 @@ def scores_rise_with_their_logits(make: Make, draw: Draw) -> None:
     raised[..., label] += 1
     assert (case.classification.scores(raised)[..., label] > scores[..., label]).all(), "a score does not rise"
     seen = torch.zeros(case.logits.shape[:3], dtype=torch.bool)
-    seen[case.matched] = True
+    seen[case.matched.slots] = True
     assert torch.equal(case.classification.says_object(case.right(SURE)), seen), "sure objects are not those matched"
 
 
@@ -120,11 +139,12 @@ def scores_rise_with_their_logits(make: Make, draw: Draw) -> None:
 def large_logits_are_finite(make: Make, draw: Draw) -> None:
     """Costs, losses, scores and gradients are finite in float32 for logits of 10000, right or wrong."""
     case = draw_case(make, draw)
+    case = case._replace(matched=case.matched._replace(overlap=case.matched.overlap.float()))
     for logits in (case.right(1e4), -case.right(1e4), 1e4 * case.logits.sign()):
         single = logits.float().requires_grad_()
         loss = case.loss(single)
         loss.sum().backward()
-        cost, scores = case.classification.cost(single, case.labels), case.classification.scores(single)
+        cost, scores = case.classification.cost(single, case.matched.labels), case.classification.scores(single)
         check_finite({"cost": cost, "loss": loss, "scores": scores, "gradient": single.grad}, "for large logits")
 
 
@@ -141,4 +161,11 @@ def draw_case(make: Make, draw: Draw) -> Case:
     ]
     layer, image, query = torch.tensor(slots, dtype=torch.int64).view(-1, 3).unbind(1)
     labels = torch.randint(0, num_classes, (len(slots),), generator=draw_generator(draw))
-    return Case(classification, logits, (layer, image, query), labels, num_classes)
+    overlap = torch.tensor([draw(0, 8) / 8 for _ in slots], dtype=logits.dtype)
+    return Case(classification, logits, Matched((layer, image, query), labels, overlap), num_classes)
+
+
+def gradient_of(case: Case) -> Tensor:
+    """The gradient of the loss by the logits."""
+    logits = case.logits.clone().requires_grad_()
+    return torch.autograd.grad(case.loss(logits).sum(), logits)[0]
