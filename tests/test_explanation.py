@@ -41,7 +41,8 @@ FAMILY = [
 def tiny(name="detr_tiny", **changes):
     """A small detector whose every number matters."""
     torch.manual_seed(0)
-    model = detrkit.build(name, **{**SMALL, **changes})
+    square = {"long_side": SMALL["short_side"]} if detrkit.config(name).square else {}
+    model = detrkit.build(name, **{**SMALL, **square, **changes})
     with torch.no_grad():
         for parameter in (p for p in model.parameters() if p.requires_grad):
             parameter += 0.1 * torch.randn_like(parameter)
