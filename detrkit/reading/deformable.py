@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detrkit.attention import uneven_heads
 from detrkit.errors import ConfigError
 from detrkit.fields import Positive
 from detrkit.fitting import LEVELS, REFERENCES
@@ -58,8 +59,7 @@ class DeformableReading(Reading):
     @staticmethod
     def problems(d_model: int, heads: int, sampler: str) -> Iterator[str]:
         """Refuse a number of heads that does not divide the width, and what is wrong with the sampler."""
-        if d_model % heads:
-            yield f"d_model={d_model} is not divisible by heads={heads}"
+        yield from uneven_heads(d_model, heads)
         yield from REGISTRY.problems("samplers", sampler, {}, "sampler")
 
     def reset_parameters(self) -> None:
