@@ -143,7 +143,7 @@ class Files:
 
     def kept(self, data, path):
         """Objects kept of a file that belongs to one image."""
-        rows = [i for i, image in enumerate(data._paths) if Path(image).stem == path.stem]
+        rows = [i for i in range(len(data)) if Path(data.path(i)).stem == path.stem]
         return int(sum(data._ends[i + 1] - data._ends[i] for i in rows))
 
 
@@ -177,7 +177,7 @@ class Yolo(Files):
         if (SHARED / "bccd").is_dir():
             real = VocDataset("test", root=str(SHARED / "bccd"))
             for i in range(2):
-                path = Path(real._paths[i])
+                path = Path(real.path(i))
                 shutil.copyfile(path, root / f"images/train/{path.name}")
                 target = real[i][1]
                 lines = zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True)
@@ -318,4 +318,5 @@ def test_some_fuzzed_files(files):
 @pytest.mark.timeout(1800)
 def test_ten_thousand_fuzzed_files(files):
     counts = run(files, range(1000, 11_000))
-    assert min(counts.values()) > 100
+    one_file_holds_all = not isinstance(files, Voc)  # where each image has its own, a broken one costs that image alone
+    assert all(count > 100 for name, count in counts.items() if name != "refused" or one_file_holds_all)
