@@ -37,6 +37,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/lints.py
+	$(BIN)/python tools/shared_lines.py
 
 bench: setup
 	$(BIN)/detrkit bench
