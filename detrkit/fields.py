@@ -91,6 +91,8 @@ def describe(annotation: Any) -> str:
         text = "one of " + ", ".join(repr(choice) for choice in args)
     elif origin in (Union, types.UnionType):
         text = " or ".join(describe(choice) for choice in args)
+    elif origin in (tuple, list):
+        text = f"({'; '.join('...' if item is Ellipsis else describe(item) for item in args)})"
     elif base is type(None):
         text = "none"
     else:
