@@ -101,6 +101,7 @@ class Player:
         folder: where its blocks run.
         findings: what is wrong, a line each.
         printed: what each shown output really was, by the number of its first line.
+        seconds: how long that took.
     """
 
     chapter: Chapter
@@ -110,9 +111,11 @@ class Player:
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "tour"})
     letters: dict[str, int] = field(default_factory=dict)
     waiting: tuple[int, str] | None = None
+    seconds: float = 0.0
 
     def play(self) -> Player:
         """Run all of it; an exception ends it and is a finding."""
+        started = time.perf_counter()
         (self.folder / "images").mkdir(parents=True, exist_ok=True)
         try:
             with contextlib.chdir(self.folder):
@@ -123,6 +126,7 @@ class Player:
         self.unshown()
         self.check_pictures()
         self.check_numbers()
+        self.seconds = time.perf_counter() - started
         return self
 
     def find(self, line: int, what: str) -> None:
@@ -174,11 +178,11 @@ class Player:
                 self.check_letter(piece.line, letter, int(size))
 
     def check_letter(self, line: int, letter: str, size: int) -> None:
-        """A letter, or a sum with one, means the same number throughout the chapter."""
+        """A letter means one number throughout a chapter; in a sum it may be a variable of the blocks."""
         if letter.isidentifier():
             self.letters.setdefault(letter, size)
-        if eval(letter, dict(self.letters)) != size:
-            self.find(line, f"{letter} is {eval(letter, dict(self.letters))} elsewhere; here {size}")
+        if (elsewhere := eval(letter, {**self.names, **self.letters})) != size:
+            self.find(line, f"{letter} is {elsewhere} elsewhere; here {size}")
 
     def compare(self, line: int, shown: str, got: str, options: str) -> None:
         """Keep a finding where an output is not the one shown."""
@@ -284,24 +288,24 @@ def main() -> int:
     parser.add_argument("chapters", nargs="*", help="their numbers or names; by default all")
     parser.add_argument("--check", action="store_true", help="leave the pictures as they are")
     parser.add_argument("--accept", action="store_true", help="write into the chapters what their blocks print")
+    parser.add_argument("--folder", type=Path, help="work here and leave everything, to go on from it")
     options = parser.parse_args()
     prepare()
-    wrong = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for chapter in chapters():
-            if options.chapters and not any(chapter.path.stem.startswith(name) for name in options.chapters):
-                continue
-            started = time.process_time()
-            player = play(chapter, Path(folder))
-            if options.accept:
-                accept(player)
-            for name in chapter.pictures if not options.check else []:
-                if (Path(folder) / name).is_file():
-                    shutil.copy(Path(folder) / name, TOUR / name)
-            sys.stderr.write(f"{chapter.path.stem}: {time.process_time() - started:.1f} s\n")
-            sys.stdout.write("".join(f"{finding}\n" for finding in player.findings))
-            wrong += len(player.findings)
-    return 1 if wrong else 0
+    chosen = [c for c in chapters() if not options.chapters or c.path.stem.startswith(tuple(options.chapters))]
+    with contextlib.nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
+        return max([show(play(chapter, Path(folder)), options) for chapter in chosen])
+
+
+def show(player: Player, options: argparse.Namespace) -> int:
+    """Say what is wrong in a chapter, and keep what was asked for; 1 where something is wrong."""
+    if options.accept:
+        accept(player)
+    for name in [] if options.check else player.chapter.pictures:
+        if (player.folder / name).is_file():
+            shutil.copy(player.folder / name, TOUR / name)
+    sys.stdout.write("".join(f"{finding}\n" for finding in player.findings))
+    sys.stderr.write(f"{player.chapter.path.stem}: {player.seconds:.0f} s, {len(player.findings)} findings\n")
+    return 1 if player.findings else 0
 
 
 if __name__ == "__main__":
