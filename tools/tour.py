@@ -1,8 +1,8 @@
-"""Play the guided tour, ``docs/tour/``: run its blocks, compare what the text says with what they do, draw its pictures.
+"""Play the guided tour, ``docs/tour/``: run its blocks, hold the text against what they do, draw its pictures.
 
 What is checked in a chapter, from top to bottom in one namespace and one working folder:
 
-- ``python`` blocks run; what a block prints stands in the ``text`` block behind it, which may leave out parts by ``...``.
+- ``python`` blocks run; what one prints stands in the ``text`` block behind it, where ``...`` leaves parts out.
 - ``console`` blocks: the output of each ``$ detrkit ...``.
 - Code in the prose that compares, such as ```len(data) == 960```, is true there.
 - Rows of a table ``tensor | shape | here`` tell the shape of a tensor; a letter means one number throughout a chapter.
@@ -11,8 +11,8 @@ What is checked in a chapter, from top to bottom in one namespace and one workin
 
 Decimal numbers agree within one unit of their last digit, or as ``text within 20 %`` says; all else is equal.
 
-``python tools/tour.py [CHAPTER ...]`` also puts the pictures into ``docs/tour/images``; ``--check`` leaves them alone, and
-``--accept`` first writes into the chapters what their blocks print.
+``python tools/tour.py [CHAPTER ...]`` also puts the pictures into ``docs/tour/images``; ``--check`` leaves those alone,
+and ``--accept`` writes into the chapters what their blocks print.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -145,7 +143,8 @@ class Player:
     def text(self, piece: Piece) -> None:
         """Compare what the block before has printed."""
         if self.waiting is None:
-            return self.find(piece.line, "no block printed this")
+            self.find(piece.line, "no block printed this")
+            return
         self.printed[piece.line] = self.waiting[1]
         self.waiting = None
         self.compare(piece.line, piece.text, self.printed[piece.line], piece.options)
@@ -217,17 +216,19 @@ class Player:
 
 
 def run(command: str) -> str:
-    """What a command of detrkit prints; of one that fails, what it says."""
-    words = shlex.split(command)
-    if words[0] != "detrkit":
+    """What a command of detrkit prints; where it fails, also what it says."""
+    from detrkit.cli import main
+
+    program, *words = shlex.split(command)
+    if program != "detrkit":
         raise ValueError(f"only detrkit is run: {command}")
-    done = subprocess.run(
-        [sys.executable, "-m", "detrkit.cli", *words[1:]],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    return done.stdout if done.returncode == 0 else done.stdout + done.stderr
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            failed = main(words)
+        except SystemExit as stop:  # of the parser
+            failed = stop.code
+    return out.getvalue() + (err.getvalue() if failed else "")
 
 
 def agree(shown: str, got: str, options: str = "") -> bool:
