@@ -177,10 +177,11 @@ class Player:
                 self.check_letter(piece.line, letter, int(size))
 
     def check_letter(self, line: int, letter: str, size: int) -> None:
-        """A letter means one number throughout a chapter; in a sum it may be a variable of the blocks."""
-        if letter.isidentifier():
-            self.letters.setdefault(letter, size)
-        if (elsewhere := eval(letter, {**self.names, **self.letters})) != size:
+        """A letter means one number throughout a chapter: that of a variable of the blocks, else of its first row."""
+        known = {**self.letters, **self.names}
+        if letter.isidentifier() and letter not in known:
+            self.letters[letter] = size
+        elif (elsewhere := eval(letter, known)) != size:
             self.find(line, f"{letter} is {elsewhere} elsewhere; here {size}")
 
     def compare(self, line: int, shown: str, got: str, options: str) -> None:
