@@ -94,7 +94,8 @@ def describe(annotation: Any) -> str:
     elif origin in (Union, types.UnionType):
         text = " or ".join(describe(choice) for choice in args)
     elif origin in (tuple, list):
-        text = f"({'; '.join('...' if item is Ellipsis else describe(item) for item in args)})"
+        items = ["..." if item is Ellipsis else describe(item) for item in args]
+        text = f"{origin.__name__}[{('; ' if any(',' in item for item in items) else ', ').join(items)}]"
     elif base is type(None):
         text = "none"
     elif origin is tuple and args[-1] is not Ellipsis:
