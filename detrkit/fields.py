@@ -94,8 +94,8 @@ def describe(annotation: Any) -> str:
     elif origin in (Union, types.UnionType):
         text = " or ".join(describe(choice) for choice in args)
     elif origin in (tuple, list):
-        items = ["..." if item is Ellipsis else describe(item) for item in args]
-        text = f"{origin.__name__}[{('; ' if any(',' in item for item in items) else ', ').join(items)}]"
+        inside = ["..." if item is Ellipsis else describe(item) for item in args]
+        text = f"{origin.__name__}[{('; ' if any(',' in item for item in inside) else ', ').join(inside)}]"
     elif base is type(None):
         text = "none"
     elif origin is tuple and args[-1] is not Ellipsis:
