@@ -42,7 +42,7 @@ check: setup
 	$(BIN)/python tools/reference.py --check
 
 bench: setup
-	$(BIN)/python benchmarks
+	$(BIN)/detrkit bench
 
 reference: setup
 	$(BIN)/python tools/reference.py
