@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from detrkit.checkpoints import load
     from detrkit.criterion import SetCriterion
     from detrkit.detections import Detections
+    from detrkit.explanation import Explanation, explain
     from detrkit.model import Detector, build
 
 __version__ = "0.1.0"
@@ -34,12 +35,14 @@ __all__ = [
     "Detector",
     "DetectorConfig",
     "DetrkitError",
+    "Explanation",
     "LabelSpace",
     "SetCriterion",
     "Spec",
     "TrainConfig",
     "build",
     "config",
+    "explain",
     "load",
     "make",
     "names",
@@ -53,8 +56,10 @@ __all__ = [
 _LAZY = {
     "Detections": "detrkit.detections",
     "Detector": "detrkit.model",
+    "Explanation": "detrkit.explanation",
     "SetCriterion": "detrkit.criterion",
     "build": "detrkit.model",
+    "explain": "detrkit.explanation",
     "load": "detrkit.checkpoints",
 }
 

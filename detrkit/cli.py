@@ -146,6 +146,21 @@ def make_parser() -> Parser:
     predict.add_argument("--limit", type=at_least(1), metavar="N", help="at most this many images")
     predict.add_argument("--json", action="store_true", help="print JSON")
 
+    explain = command("explain", "Write a page to explore what a run looks at, box by box and pixel by pixel.")
+    add_run(explain)
+    explain.add_argument("images", nargs="*", metavar="IMAGE", help="images or folders; by default those of the split")
+    explain.add_argument("--out", metavar="FILE", help="the page; by default explorer.html in the run's folder")
+    explain.add_argument("--threshold", type=float, default=0.5, help="least score of a detection (default 0.5)")
+    explain.add_argument(
+        "--limit", type=at_least(1), default=6, metavar="N", help="at most this many images (default 6)"
+    )
+    explain.add_argument(
+        "--slots",
+        type=at_least(1),
+        metavar="N",
+        help="also show what each query is a specialist of, over N images of the data",
+    )
+
     export = command("export", "Write a run for other programs, checked against the run itself.")
     export.add_argument("run", help="folder of a run, or a checkpoint")
     about = "; ".join(f"{name}: {format.about}" for name, format in FORMATS.items())

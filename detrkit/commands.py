@@ -110,7 +110,7 @@ class Commands:
     @staticmethod
     def predict(options: argparse.Namespace) -> None:
         """Detections on stdout, pictures in a folder."""
-        from detrkit.explain.pictures import predict_to_folder
+        from detrkit.explanation.pictures import predict_to_folder
 
         if options.images and (options.data or options.split):
             raise DetrkitError("give either images, or --data and --split", field="images")
@@ -124,6 +124,13 @@ class Commands:
             for name, detections in found.items():
                 print(f"{name}: " + (", ".join(f"{d['name']} {d['score']:.2f}" for d in detections) or "nothing"))
         sys.stderr.write(f"pictures: {out}\n")
+
+    @staticmethod
+    def explain(options: argparse.Namespace) -> None:
+        """The page to explore what a run looks at; its path on stdout."""
+        from detrkit.explanation.command import explain
+
+        print(explain(options))
 
     @staticmethod
     def export(options: argparse.Namespace) -> None:
@@ -345,7 +352,7 @@ def fast(options: argparse.Namespace) -> Detector:
 
 def named_images(options: argparse.Namespace) -> Iterator[tuple[str, Image]]:
     """Name and image of each file that a command names, else of each item of its data; opened one by one."""
-    from detrkit.images import read_image
+    from detrkit.images import image_paths, read_image
 
     named = set(map(Path, options.images))
     for path in image_paths(options.images):
@@ -361,21 +368,6 @@ def named_images(options: argparse.Namespace) -> Iterator[tuple[str, Image]]:
     for index in range(len(data)):
         image, target = data[index]
         yield str(target["image_id"]), image
-
-
-def image_paths(names: Sequence[str]) -> list[Path]:
-    """Image files, those in folders included."""
-    from detrkit.images import SUFFIXES
-
-    paths: list[Path] = []
-    for path in map(Path, names):
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        if not inside:
-            raise DetrkitError("the folder holds no images", path=path, expected=", ".join(sorted(SUFFIXES)))
-        paths += inside
-    return paths
 
 
 def free_folder(parent: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Pages that stand alone: one file, nothing fetched, no script. Data in, text out.
+"""Pages that stand alone: one file, nothing fetched, no script but their own. Data in, text out.
 
 A page is put together from `Markup`, which only `tag` and what stands on it make. Any other text, such as the name of a
 class or a path, is escaped where it enters an element, whatever it holds.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from html import escape
 from io import BytesIO
 from math import isnan
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -41,26 +43,42 @@ def joined(content: Iterable[object]) -> Markup:
     return Markup("".join(c if isinstance(c, Markup) else escape(str(c)) for c in content if c is not None))
 
 
-def page(title: str, *sections: object, lead: object = None) -> str:
+def page(title: str, *sections: object, lead: object = None, style: str = "", script: str | None = None) -> str:
     """A whole page.
 
     Args:
         title: what it is about; also the name of its tab.
         sections: see `section`.
         lead: what a hurried reader needs, below the title.
+        style: rules of its own, after those of all pages.
+        script: the one program that it may run, by its hash; None: none.
     """
-    style = Markup((Path(__file__).parent / "html.css").read_text(encoding="utf-8"))
+    rules = Markup((Path(__file__).parent / "html.css").read_text(encoding="utf-8") + style)
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY + _allowed(script)),
         tag("title", title),
-        tag("style", style),
+        tag("style", rules),
     )
     top = tag("header", tag("h1", title), lead)
-    body = tag("body", tag("main", top, *sections), tag("footer", "Written by detrkit."))
+    program = None if script is None else tag("script", Markup(script))
+    body = tag("body", tag("main", top, *sections), tag("footer", "Written by detrkit."), program)
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _allowed(script: str | None) -> str:
+    """What the policy of a page adds for its script."""
+    if script is None:
+        return ""
+    return f"; script-src 'sha256-{base64.b64encode(sha256(script.encode()).digest()).decode('ascii')}'"
+
+
+def data(name: str, text: str) -> Markup:
+    """JSON within the page, for its script to read by this id."""
+    safe = text.replace("<", "\\u003c")
+    return tag("script", Markup(safe), type="application/json", id=name)
 
 
 def section(title: str, *content: object, note: object = None) -> Markup:
@@ -116,6 +134,11 @@ def shown(value: object) -> object:
 def bar(share: float) -> Markup:
     """A share of 1 as a bar, for a cell of a table that has the number beside it."""
     return tag("span", class_="bar", style=f"width:{100 * min(max(share, 0), 1):.1f}%", aria_hidden="true")
+
+
+def link(text: object, path: str) -> Markup:
+    """A link to a file beside the page; a path as in ``pages/one.html#2``."""
+    return tag("a", text, href=quote(path, safe="/#"))
 
 
 def picture(image: Image.Image, alt: str, *, quality: int = 82) -> Markup:

@@ -15,7 +15,7 @@ Pillow's global settings are neither used nor changed.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import SEEK_CUR
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detrkit.errors import DataError
+from detrkit.errors import DataError, DetrkitError
 
 # Decoded as RGB, 256 MiB: where Pillow, too, begins to warn.
 MAX_PIXELS = 2**28 // 3
@@ -241,3 +241,16 @@ def _metadata_follow_pixels(file: IO[bytes]) -> bool:
         file.seek(size + 4, SEEK_CUR)
     file.seek(before)
     return b"IDAT" in kinds and any(kind in _METADATA for kind in kinds[kinds.index(b"IDAT") :])
+
+
+def image_paths(names: Sequence[str]) -> list[Path]:
+    """Image files, those in folders included."""
+    paths: list[Path] = []
+    for path in map(Path, names):
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        if not inside:
+            raise DetrkitError("the folder holds no images", path=path, expected=", ".join(sorted(SUFFIXES)))
+        paths += inside
+    return paths

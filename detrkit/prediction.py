@@ -61,12 +61,15 @@ def predict(
 
 def detect(model: Detector, images: Iterator[Image.Image], *, batch_size: int) -> Iterator[Detections]:
     """All detections, one a query, of a stream of RGB images, a batch at a time; the model's mode is kept."""
-    device = next(model.parameters()).device
-    dtype = next(model.parameters()).dtype
     while batch := list(islice(images, batch_size)):
-        inputs = pad([prepared(image, model.config) for image in batch]).to(device)
-        output = infer(model, inputs.images.to(dtype), inputs.mask)
-        yield from results(model, output, [(image.height, image.width) for image in batch])
+        yield from results(model, look_at(model, batch), [(image.height, image.width) for image in batch])
+
+
+def look_at(model: Detector, images: Sequence[Image.Image]) -> DetectorOutput:
+    """The model's outputs for RGB images, which it sees as one batch with its padding."""
+    like = next(model.parameters())
+    inputs = pad([prepared(image, model.config) for image in images]).to(like.device)
+    return infer(model, inputs.images.to(like.dtype), inputs.mask)
 
 
 @torch.no_grad()

@@ -5,14 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import detrkit
 from detrkit.checkpoints import save_official
 from detrkit.config import difference
 from detrkit.criterion import SetCriterion
 from detrkit.denoising import Noised
-from detrkit.explain.attention import NoWeightsError, cross_attention
 from detrkit.model import DetectorOutput, Restored
 from detrkit.testing.tensors import check_close
 from detrkit.transformer import Proposals
@@ -196,13 +194,3 @@ def test_steps_of_the_tree_change_what_the_papers_change():
 def test_what_does_not_fit_is_refused_by_both_names():
     with pytest.raises(detrkit.DetrkitError, match=r"denoising=dn.*queries=positions"):
         detrkit.build("detr_tiny", denoising="dn")
-
-
-@pytest.mark.fast
-@pytest.mark.parametrize(
-    ("name", "field"),
-    [("conditional_detr_tiny", "decoder_cross_attention=conditional"), ("deformable_detr_tiny", "neck=pyramid")],
-)
-def test_where_there_are_no_weights_to_look_at_the_part_is_named(name, field):
-    with pytest.raises(NoWeightsError, match=field):
-        cross_attention(detrkit.build(name), [Image.new("RGB", (40, 30))])

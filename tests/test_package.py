@@ -140,5 +140,9 @@ def test_wheel_holds_the_package(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
     files = {path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*.py")}
-    assert files | {"detrkit/py.typed"} <= held
+    pages = {
+        p.relative_to(PACKAGE.parent).as_posix() for p in PACKAGE.rglob("*.*") if p.suffix in (".html", ".css", ".js")
+    }
+    assert len(pages) >= 10
+    assert files | pages | {"detrkit/py.typed"} <= held
     assert not any(name.startswith("tests") for name in held)

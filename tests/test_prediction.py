@@ -15,8 +15,8 @@ from detrkit.classification.softmax import SoftmaxClassification
 from detrkit.detections import Detections
 from detrkit.drawing import draw, of_detections
 from detrkit.errors import DetrkitError
-from detrkit.explain.overlay import overlay
-from detrkit.explain.pictures import predict_to_folder
+from detrkit.explanation.overlay import overlay
+from detrkit.explanation.pictures import predict_to_folder
 from detrkit.images import to_rgb
 from detrkit.labels import LabelSpace
 from detrkit.model import DetectorOutput

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import detrkit
 from detrkit.errors import ConfigError
 from detrkit.registry import REGISTRY
-from detrkit.testing import NotConcerned, laws_of
+from detrkit.testing import NotConcerned, check_component, laws_of
 from detrkit.testing.law import Maker
 from detrkit.testing.memory import disturb, draw_memory
 from detrkit.testing.reading import draw_case, draw_queries
@@ -38,6 +38,13 @@ def test_law(name, set_to, law, data):
         laws_of("reading")[law](Maker(REGISTRY.get("reading", name), set_to), draws(data))
     except NotConcerned as reason:
         pytest.skip(str(reason))
+
+
+def test_looks_follow_what_is_read():
+    """The law on a few cases, without a search for the smallest one that fails."""
+    law = "what_is_read_follows_the_look"
+    results = {name: check_component(REGISTRY.get("reading", name), examples=3) for name in REGISTRY.names("reading")}
+    assert {one.outcome for found in results.values() for one in found if one.law == law} == {"kept"}
 
 
 @pytest.mark.parametrize("name", REGISTRY.names("reading"))

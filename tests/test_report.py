@@ -9,9 +9,10 @@ from test_checks import NASTY, Pictures, assert_stands_alone, plenty
 
 import detrkit
 from detrkit.detections import Detections
+from detrkit.evaluation.images import mistakes
 from detrkit.evaluators import METRICS
 from detrkit.labels import LabelSpace
-from detrkit.training.report import mistakes, save_report
+from detrkit.training.report import save_report
 
 NAMES = (NASTY, "dog")
 
@@ -50,7 +51,7 @@ def report(tmp_path, model):
     return write
 
 
-def test_report_of_a_run(report):
+def test_report_of_a_run(report, tmp_path):
     page = report(entries(NAMES))
     assert page.text.count(NASTY) >= 5
     for piece in ("0.625", "Best of 2 evaluations", "2 min 00 s", "12,000 ms", "Worst images", "1 thing was wrong"):
@@ -58,6 +59,11 @@ def test_report_of_a_run(report):
     assert "4 fields differ" in page.text
     assert page.tags.count("svg") == 9
     assert page.tags.count("img") == 6
+    links = [value for _, name, value in page.attributes if name == "href"]
+    assert [link for link in links if "worst.html#" in link] == [f"explorer/worst.html#{i}" for i in (1, 2, 3)]
+    for link in links:
+        explorer = (tmp_path / link.partition("#")[0]).read_text(encoding="utf-8")
+        assert explorer.count('id="image-') == (3 if "worst" in link else explorer.count('id="image-'))
 
 
 def test_report_of_a_run_that_was_never_scored(report):

@@ -112,7 +112,7 @@ PROGRAMS = {
     """,
     "explanation": """
         from PIL import Image
-        from detrkit.explain import attention_sheet
+        from detrkit.explanation import attention_sheet
         model = detrkit.build("detr_tiny", **sizes, label_space=detrkit.LabelSpace(("a", "b", "c")))
         attention_sheet(model, [Image.new("RGB", (40, 30))], threshold=0.0)
     """,

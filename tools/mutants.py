@@ -69,6 +69,15 @@ MUTANTS = [Mutant(*row) for row in (
      "test_criterion.py::test_bad_targets_are_refused_in_one_line"),
     ("boxes without area dropped in silence", "datasets/_reading.py", "flatnonzero(~keep |", "flatnonzero(keep &",
      "test_datasets.py::test_clean_boxes_clips_and_drops_and_tells"),
+    # explanations
+    ("losers are winners", "explanation/explanation.py", "(scores[None] > scores[:, None])",
+     "(scores[None] < scores[:, None])",
+     "test_explanation.py::test_losers_are_those_who_want_the_same_and_score_less"),
+    ("looks without 1/sqrt(d)", "reading/__init__.py", "query * query.shape[-1] ** -0.5 @", "query @",
+     "test_reading.py::test_looks_follow_what_is_read"),
+    ("points looked at with x and y swapped", "looks.py", "heads, 0), shapes, points,",
+     "heads, 0), shapes, points.flip(-1),",
+     "test_reading.py::test_looks_follow_what_is_read"),
     # attention and positions
     ("mask inverted in attention", "attention/sdpa.py", "hidden is None else ~hidden", "hidden is None else hidden",
      "test_attention.py::test_values_worked_out_by_hand[sdpa]"),

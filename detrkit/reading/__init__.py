@@ -10,18 +10,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detrkit.attention import uneven_heads
+from detrkit.errors import ConfigError
+from detrkit.looks import DenseLook, Look
 from detrkit.transformer import Memory, Queries
 
 
 class Reading(nn.Module, ABC):
-    """Contract of the role. Keep it by defining `forward`.
+    """Contract of the role. Keep it by defining `forward` and `look`.
 
     Laws: tokens under the padding have no influence, not even when they are NaN; an image whose tokens are all padding
-    gives finite outputs and gradients; images do not influence each other; every parameter gets a gradient.
+    gives finite outputs and gradients; images do not influence each other; every parameter gets a gradient; what is
+    read is a linear map of the tokens, summed as `look` says.
 
     Attributes:
         needs: names of `detrkit.fitting`: what it must be given by other parts.
@@ -34,6 +39,47 @@ class Reading(nn.Module, ABC):
     @abstractmethod
     def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
         """What each query has read, [B, Q, D]."""
+
+    @abstractmethod
+    def look(self, queries: Queries, memory: Memory) -> Look:
+        """Where each query looks and how much: what `forward` reads by without dropout, told beside it."""
+
+
+class DenseReading(Reading):
+    """Template of the readings that look at all cells: softmax over the keys; a component fills `project`.
+
+    A component makes ``out_proj``, a linear layer over what the heads have read.
+    """
+
+    heads: int
+    dropout: float
+    out_proj: nn.Linear
+
+    problems = staticmethod(uneven_heads)
+
+    def check(self, d_model: int, heads: int) -> None:
+        """Raise what `problems` finds."""
+        if found := list(self.problems(d_model, heads)):
+            raise ConfigError(f"{type(self).__name__}: {line}" for line in found)
+
+    @abstractmethod
+    def project(self, queries: Queries, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """Query [B, H, Q, d], key [B, H, N, d] and value [B, H, N, e] of each head."""
+
+    def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
+        """As the contract."""
+        dropout = self.dropout if self.training else 0.0
+        return self.out_proj(attend(*self.project(queries, memory), memory.padding, dropout))
+
+    def look(self, queries: Queries, memory: Memory) -> DenseLook:
+        """As the contract; zero for an image that is all padding."""
+        query, key, _ = self.project(queries, memory)
+        scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
+        if memory.padding is None:
+            return DenseLook(scores.softmax(-1))
+        hidden = memory.padding[:, None, None]
+        lowest = torch.finfo(scores.dtype).min
+        return DenseLook(scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0))
 
 
 def visible(memory: Memory) -> Float[Tensor, "B N D"]:

@@ -15,6 +15,7 @@ from detrkit.attention import uneven_heads
 from detrkit.errors import ConfigError
 from detrkit.fields import Positive, Range
 from detrkit.fitting import LEVELS, REFERENCES
+from detrkit.looks import PointLook
 from detrkit.reading import Reading, visible
 from detrkit.registry import REGISTRY
 from detrkit.transformer import Memory, Queries, needed, with_position
@@ -92,15 +93,15 @@ class DeformableReading(Reading):
         value = self.value_proj(visible(memory))
         if memory.padding is not None:
             value = value.masked_fill(memory.padding[..., None], 0)
+        read = self.sampler.sample(value.unflatten(-1, (self.heads, -1)), memory.shapes, *self.look(queries, memory))
+        return self.output_proj(read)
+
+    def look(self, queries: Queries, memory: Memory) -> PointLook:
+        """As the contract; needs references."""
         query = with_position(queries.content, queries.positions)
         weights = self.attention_weights(query).unflatten(-1, (self.heads, -1)).softmax(-1)
-        read = self.sampler.sample(
-            value.unflatten(-1, (self.heads, -1)),
-            memory.shapes,
-            self.points_of(query, needed(queries.references, REFERENCES, self), memory),
-            self.by_level(weights),
-        )
-        return self.output_proj(read)
+        points = self.points_of(query, needed(queries.references, REFERENCES, self), memory)
+        return PointLook(points, self.by_level(weights))
 
     def by_level(self, x: Float[Tensor, "B Q H K *C"]) -> Float[Tensor, "B Q H L P *C"]:
         """What each point has, level after level, as a table; zeros where a level has fewer points than others."""

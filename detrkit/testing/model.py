@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from detrkit.attention import Attention
 from detrkit.config import DetectorConfig
 from detrkit.criterion import Losses, SetCriterion
-from detrkit.explain.attention import record_weights
+from detrkit.explanation.sight import sight_of
+from detrkit.explanation.watching import watching_model
 from detrkit.model import Detector, build, mask_at
 from detrkit.registry import REGISTRY
 from detrkit.testing.attention import REFERENCE
@@ -159,16 +158,30 @@ def order_of_queries_does_not_matter(make: Make, draw: Draw) -> None:
 
 
 @law("model")
-def looking_at_attention_changes_nothing(make: Make, draw: Draw) -> None:
-    """Recording the attention weights of all layers does not change the output."""
+def looking_changes_nothing(make: Make, draw: Draw) -> None:
+    """Watching all attentions does not change the output; every one of them tells where it looked, once."""
     model, (images, mask) = draw_model(make, draw).eval(), draw_images(draw)
     expected = model(images, mask)
-    attentions = [module for module in model.modules() if isinstance(module, Attention)]
-    with ExitStack() as stack:
-        recorded = [stack.enter_context(record_weights(attention)) for attention in attentions]
-        check_close(model(images, mask), expected, "while attention is recorded")
-    assert [len(weights) for weights in recorded] == [1] * len(attentions), "not every attention is recorded once"
-    check_close(model(images, mask), expected, "after attention was recorded", rtol=0)
+    with watching_model(model) as watched:
+        check_close(model(images, mask), expected, "while it is watched")
+    layers = [*watched.encoder, *watched.cross, *watched.queries]
+    assert [len(seen) for seen in layers] == [1] * len(layers), "not every attention tells once where it looked"
+    check_close(model(images, mask), expected, "after it was watched", rtol=0)
+
+
+@law("model")
+def cells_seen_are_those_of_the_image(make: Make, draw: Draw) -> None:
+    """What was seen of each image of a batch are distributions over the cells that are not its padding."""
+    model, (images, mask) = draw_model(make, draw).eval(), draw_images(draw)
+    with watching_model(model) as watched:
+        model(images, mask)
+    (memory,) = watched.memory
+    for image, (look,) in ((i, seen) for i in range(len(images)) for seen in (*watched.cross, *watched.encoder)):
+        sight = sight_of(look, memory, image, of_cells=False)
+        assert sight.points is not None or sight.weights.shape[-1] == sum(h * w for h, w in sight.shapes)
+        sums = torch.from_numpy(sight.weights).flatten(2).sum(-1)
+        if mask is None or not mask[image].all():
+            check_close(sums, torch.ones_like(sums), "when summed over the cells of the image", rtol=1e-5)
 
 
 @law("model")

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from detrkit.looks import PointLook
 from detrkit.reading import Reading
 from detrkit.registry import Signature
 from detrkit.testing.law import Draw, Make, concern, law
@@ -15,6 +16,7 @@ from detrkit.testing.tensors import check_close, check_finite, draw_normal, draw
 from detrkit.transformer import Memory, Queries
 
 WIDTH = 16
+MANY = 320  # queries of an image, more than a linear map could fit by chance
 
 
 @law("reading")
@@ -69,6 +71,46 @@ def queries_do_not_influence_each_other(make: Make, draw: Draw) -> None:
 
 
 @law("reading")
+def looking_changes_nothing(make: Make, draw: Draw) -> None:
+    """What is read is the same to the bit after the reading was asked where it looks."""
+    reading, queries, memory = draw_case(make, draw)
+    expected = reading(queries, memory)
+    reading.look(queries, memory)
+    check_close(reading(queries, memory), expected, "after a look", rtol=0)
+
+
+@law("reading")
+def looks_are_distributions(make: Make, draw: Draw) -> None:
+    """Weights of a head are not negative and sum to one; no cell of the padding has any, nor has it influence."""
+    reading, queries, memory = draw_case(make, draw)
+    look = reading.look(queries, memory)
+    sums = look.weights.sum((-2, -1) if isinstance(look, PointLook) else -1)
+    check_close(sums, torch.ones_like(sums), "when the weights of a head are summed")
+    maps = look.over_cells(memory.shapes, memory.padding)
+    assert (maps >= 0).all(), "a weight is negative"
+    shape = (len(memory.tokens), maps.shape[1], queries.content.shape[1], memory.tokens.shape[1])
+    assert maps.shape == shape, f"weights over the cells have shape {tuple(maps.shape)}, not {shape}"
+    assert (maps.movedim(-1, 1)[cast(Tensor, memory.padding)] == 0).all(), "padding has a weight"
+    found = reading.look(queries, hidden(memory, float("nan")))
+    check_close(found.over_cells(memory.shapes, memory.padding), maps, "with NaN in the padding")
+
+
+@law("reading")
+def what_is_read_follows_the_look(make: Make, draw: Draw) -> None:
+    """One linear map gives all that is read from the visible tokens, summed for each head by its weights."""
+    case = Case(make, draw)
+    reading, memory = cast(Reading, case.reading), case.memory
+    queries = draw_queries(draw, len(memory.tokens), (2, 4)[draw(0, 1)], count=MANY)
+    maps = reading.look(queries, memory).over_cells(memory.shapes, memory.padding)
+    tokens = torch.cat([memory.tokens, torch.ones_like(memory.tokens[..., :1])], dim=-1)  # a value may have a bias
+    seen = (maps @ tokens[:, None]).transpose(1, 2).flatten(2).flatten(0, 1)
+    seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=-1)
+    concern(len(seen) > 2 * seen.shape[1], f"has {maps.shape[1]} heads, too many for {MANY} queries")
+    found = reading(queries, memory).flatten(0, 1).detach()
+    check_close(seen @ torch.linalg.lstsq(seen, found).solution, found, "by the weights of its look", rtol=1e-8)
+
+
+@law("reading")
 def every_parameter_gets_a_finite_gradient(make: Make, draw: Draw) -> None:
     """A loss of what is read reaches every parameter."""
     reading, queries, memory = draw_case(make, draw)
@@ -119,9 +161,9 @@ def draw_case(make: Make, draw: Draw, *, padded: bool = True) -> tuple[Reading, 
     return cast(Reading, case.reading), case.queries, case.memory
 
 
-def draw_queries(draw: Draw, images: int, coordinates: int) -> Queries:
+def draw_queries(draw: Draw, images: int, coordinates: int, *, count: int | None = None) -> Queries:
     """Queries with content, positions, sine codes, and points or boxes as references."""
-    shape = (images, draw(1, 5), WIDTH)
+    shape = (images, count or draw(1, 5), WIDTH)
     content, positions, sine = (draw_normal(draw, *shape) for _ in range(3))
     return Queries(content, positions, draw_normal(draw, *shape[:2], coordinates).sigmoid(), sine)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from detrkit.looks import PointLook
 from detrkit.registry import REGISTRY
 from detrkit.samplers import Sampler
 from detrkit.testing.law import Draw, Make, law
@@ -72,6 +73,15 @@ def centres_read_their_cells(make: Make, draw: Draw) -> None:
     check_close(
         case._replace(points=points, weights=weights)(sampler), expected, f"of {heads} heads at a cell's centre"
     )
+
+
+@law("samplers")
+def what_is_read_is_what_a_look_shows(make: Make, draw: Draw) -> None:
+    """Output equals the sums of all cells' values by the weights that a `PointLook` shares out over the cells."""
+    case = draw_case(draw)
+    maps = PointLook(case.points, case.weights).over_cells(case.shapes)
+    expected = (maps @ case.value.transpose(1, 2)).transpose(1, 2).flatten(2)
+    check_close(case(make()), expected, "from the sum over all cells")
 
 
 @law("samplers")

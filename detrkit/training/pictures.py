@@ -12,8 +12,7 @@ from PIL.Image import Image
 from detrkit.datasets import Dataset, Target
 from detrkit.drawing import draw, of_detections, of_target, sheet
 from detrkit.errors import DataError
-from detrkit.explain import attention_sheet
-from detrkit.explain.attention import NoWeightsError
+from detrkit.explanation import attention_sheet
 from detrkit.model import Detector
 from detrkit.prediction import predict
 from detrkit.training.log import read_log
@@ -34,10 +33,7 @@ def save_pictures(folder: Path, model: Detector, data: Dataset, *, threshold: fl
     pairs = list(zip(truth, ours, strict=True))
     rows = [[picture for pair in pairs[row::half] for picture in pair] for row in range(half)]
     sheet(rows, ["truth", f"found (score at least {threshold:g})"] * 2).save(paths[1])
-    try:
-        attention_sheet(model, images[:5], threshold=threshold).save(paths[2])
-    except NoWeightsError:
-        paths.pop()
+    attention_sheet(model, images[:5], threshold=threshold).save(paths[2])
     return paths
 
 

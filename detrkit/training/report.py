@@ -5,33 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import torch
-from PIL import Image
+from typing import Any
 
 from detrkit import charts, html
-from detrkit.boxes import cxcywh_to_xyxy, pairwise_iou
 from detrkit.checkpoints.storage import replace_text
 from detrkit.checks.config import nearest_preset
 from detrkit.config import DetectorConfig, TrainConfig
-from detrkit.datasets import Dataset, Target
+from detrkit.datasets import Dataset
 from detrkit.detections import Detections
 from detrkit.drawing import draw, of_detections, of_target
+from detrkit.evaluation.images import FITS, Mistakes, judge
 from detrkit.evaluators import METRICS, PER_CLASS
+from detrkit.explanation.extremes import save_extremes
 from detrkit.model import Detector
-from detrkit.prediction import predict
 from detrkit.training.log import read_log
 from detrkit.training.pictures import TERMS
 from detrkit.training.run import FINDINGS, LOADED
 
 REPORT = "report.html"
-LOOKED_AT = 200  # images of which the worst are shown
 WORST = 8
 SIDE = 380  # pixels of a picture
 LISTED = 50  # findings that the page names
-FITS = 0.5  # intersection over union from which a detection is right
 
 MEANINGS = {
     "AP": "mean over overlaps 0.50 to 0.95",
@@ -82,7 +76,7 @@ def save_report(
         _changes(model.config, train),
         _precision(best) if best else None,
         html.section("Curves", html.gallery(_curves(steps, scored), least="19.5rem")),
-        _worst_images(model, data, split, threshold, batch_size),
+        _worst_images(folder, model, data, split, threshold, batch_size),
         _data(folder),
         _configuration(folder, model.config, train),
     ]
@@ -154,73 +148,37 @@ def _points(entries: Entries, name: str) -> list[charts.Point]:
     return [(entry["step"], entry[name]) for entry in entries if entry.get(name) is not None]
 
 
-class Mistakes(NamedTuple):
-    """How well the detections of an image fit it, crowds left out.
-
-    Attributes:
-        place: index of the image.
-        right: objects that were found.
-        missed: objects that were not.
-        wrong: detections of nothing, of another class, or of an object already found.
-    """
-
-    place: int
-    right: int
-    missed: int
-    wrong: int
-
-    @property
-    def share(self) -> float:
-        """Of what is there or was found, how much is not right; 0 where there is nothing at all."""
-        return (self.missed + self.wrong) / max(1, self.right + self.missed + self.wrong)
-
-
-def mistakes(target: Target, found: Detections, place: int = 0) -> Mistakes:
-    """Hold detections against the truth, best first: each takes the free object of its class that it overlaps most."""
-    height, width = target["orig_size"].tolist()
-    truth = cxcywh_to_xyxy(target["boxes"].double()) * torch.tensor([width, height, width, height])
-    fits = pairwise_iou(torch.from_numpy(found.boxes).double(), truth).numpy()
-    crowd, labels = target["iscrowd"].numpy(), target["labels"].numpy()
-    free, wrong = ~crowd, 0
-    for overlap, label in zip(fits, found.labels, strict=True):
-        near = (overlap >= FITS) & (labels == label)
-        if (near & free).any():
-            free[np.argmax(overlap * (near & free))] = False
-        elif not (near & crowd).any():
-            wrong += 1
-    missed = int(free.sum())
-    return Mistakes(place, int((~crowd).sum()) - missed, missed, wrong)
-
-
-def _worst_images(model: Detector, data: Dataset, split: str, threshold: float, batch_size: int) -> html.Markup:
-    places = np.unique(np.linspace(0, len(data) - 1, min(LOOKED_AT, len(data))).astype(int)).tolist()
-    targets: list[Target] = []
-    seen = predict(model, _images(data, places, targets), threshold=threshold, batch_size=batch_size)
-    found = {place: one.in_space(data.label_space) for place, one in zip(places, seen, strict=True)}
-    judged = [mistakes(target, found[place], place) for place, target in zip(places, targets, strict=True)]
-    ranked = sorted((one for one in judged if one.share > 0), key=lambda one: (-one.share, -one.missed - one.wrong))
-    right, missed, wrong = (sum(getattr(one, name) for one in judged) for name in ("right", "missed", "wrong"))
+def _worst_images(
+    folder: Path, model: Detector, data: Dataset, split: str, threshold: float, batch_size: int
+) -> html.Markup:
+    judged = judge(model, data, threshold=threshold, batch_size=batch_size)
+    right, missed, wrong = (judged.total(name) for name in ("right", "missed", "wrong"))
     note = (
-        f"Truth to the left, detections with a score of at least {threshold:g} to the right. In {len(judged):,} images "
-        f"of split {split!r}, {right:,} objects were found and {missed:,} missed; {wrong:,} detections were wrong "
-        f"(overlap below {FITS:g}, or another class)."
+        f"Truth to the left, detections with a score of at least {threshold:g} to the right. In "
+        f"{len(judged.mistakes):,} images of split {split!r}, {right:,} objects were found and {missed:,} missed; "
+        f"{wrong:,} detections were wrong (overlap below {FITS:g}, or another class)."
     )
-    shots = [_pair(data, one, found[one.place]) for one in ranked[:WORST]]
+    worst = judged.worst(WORST)
+    pages = save_extremes(folder, model, data, judged, threshold=threshold)
+    shots = [_pair(data, one, judged.found[one.place], i, pages.get("worst")) for i, one in enumerate(worst)]
     content = (
         html.gallery(shots, least="26rem") if shots else html.tag("p", "All objects were found, and nothing else.")
     )
-    return html.section("Worst images", content, note=note)
+    links = [html.link(f"the {name} images", f"{path.parent.name}/{path.name}") for name, path in pages.items()]
+    explored = html.tag("p", "What the detector looked at: ", *_between(links, ", "), ".") if links else None
+    return html.section("Worst images", explored, content, note=note)
 
 
-def _images(data: Dataset, places: Sequence[int], targets: list[Target]) -> Iterator[Image.Image]:
-    """Images of these indices; their targets are appended."""
-    for place in places:
-        image, target = data[place]
-        targets.append(target)
-        yield image
+def _between(pieces: Sequence[object], mark: str) -> Iterator[object]:
+    """Pieces with a mark between them."""
+    for index, piece in enumerate(pieces):
+        if index:
+            yield mark
+        yield piece
 
 
-def _pair(data: Dataset, one: Mistakes, found: Detections) -> html.Markup:
+def _pair(data: Dataset, one: Mistakes, found: Detections, number: int, page: Path | None) -> html.Markup:
+    """Truth and detections; a link to the image of this number on its explorer page."""
     image, target = data[one.place]
     true, ours = of_target(target, data.label_space), of_detections(found)
     name = f"image {target['image_id']}"
@@ -230,7 +188,9 @@ def _pair(data: Dataset, one: Mistakes, found: Detections) -> html.Markup:
         html.picture(draw(image, ours, side=SIDE), f"{name}, found: {len(ours)} detections"),
         class_="pair",
     )
-    return html.figure(pictures, f"{target['image_id']}: {one.right} right, {one.missed} missed, {one.wrong} wrong")
+    said = f"{target['image_id']}: {one.right} right, {one.missed} missed, {one.wrong} wrong"
+    explore = html.link("look inside", f"{page.parent.name}/{page.name}#{number + 1}") if page else None
+    return html.figure(pictures, html.joined([said, " \N{MIDDLE DOT} " if page else None, explore]))
 
 
 def _data(folder: Path) -> html.Markup:

@@ -9,11 +9,9 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from detrkit.detections import Detections
 from detrkit.drawing import draw, of_detections, sheet
-from detrkit.explain.attention import cross_attention
+from detrkit.explanation.explanation import Explanation, explain_batch
 
 if TYPE_CHECKING:
     from detrkit.model import Detector
@@ -46,20 +44,17 @@ def attention_sheet(
     model: Detector, images: Sequence[Image.Image], *, threshold: float = 0.5, most: int = 5, side: int = 220
 ) -> Image.Image:
     """A row an image: its detections, then where each of the best ones looked: last decoder layer, mean of heads."""
-    looked = zip(images, cross_attention(model, images), strict=True)
-    return sheet_of([attention_row(image, found.above(threshold), maps, most, side) for image, (found, maps) in looked])
+    return sheet_of([attention_row(seen, threshold, most, side) for seen in explain_batch(model, images)])
 
 
-def attention_row(image: Image.Image, found: Detections, maps: Tensor, most: int, side: int) -> list[Image.Image]:
-    """An image with its detections, then one picture for each of the best: where its query looked.
-
-    Args:
-        maps: weights [heads, queries, rows, columns], as of `cross_attention`.
-    """
+def attention_row(seen: Explanation, threshold: float, most: int, side: int) -> list[Image.Image]:
+    """An image with its detections, then one picture for each of the best: where its query looked."""
+    found = seen.detections.above(threshold)
     boxes = of_detections(found)
-    row = [draw(image, boxes, side=side)]
-    for box, query in zip(boxes[:most], found.queries, strict=False):
-        row.append(draw(overlay(image, maps[:, query].mean(0).cpu().numpy()), [box], side=side))
+    row = [draw(seen.image, boxes, side=side)]
+    if seen.cross:
+        for box, query in zip(boxes[:most], found.queries, strict=False):
+            row.append(draw(overlay(seen.image, seen.cross[-1].grid(int(query))), [box], side=side))
     return row
 
 

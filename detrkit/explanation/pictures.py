@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from torch import Tensor
 
 from detrkit.checkpoints.storage import replace_text
-from detrkit.detections import Detections
 from detrkit.drawing import draw, of_detections
 from detrkit.errors import DetrkitError
-from detrkit.explain.attention import NoWeightsError, cross_attention
-from detrkit.explain.overlay import attention_row, sheet_of
-from detrkit.prediction import predict
+from detrkit.explanation.explanation import explain_batch
+from detrkit.explanation.overlay import attention_row, sheet_of
 from detrkit.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -53,24 +50,16 @@ def predict_to_folder(
     stream = iter(images)
     with ProgressBar("predict") as bar:
         while batch := list(islice(stream, batch_size)):
-            for (name, image), (detections, maps) in zip(batch, _look(model, batch), strict=True):
-                name, best = _unused(name, found), detections.above(threshold)
+            explained = explain_batch(model, [image for _, image in batch])
+            for (name, image), seen in zip(batch, explained, strict=True):
+                name, best = _unused(name, found), seen.detections.above(threshold)
                 found[name] = best.to_json()
                 draw(image, of_detections(best), side=max(480, *image.size)).save(out / f"{name}.png")
-                if maps is not None and len(best):
-                    sheet_of([attention_row(image, best, maps, 5, 320)]).save(out / f"{name}.attention.png")
+                if seen.cross and len(best):
+                    sheet_of([attention_row(seen, threshold, 5, 320)]).save(out / f"{name}.attention.png")
             bar.advance(len(batch))
     replace_text(out / "detections.json", json.dumps(found, indent=1) + "\n")
     return found
-
-
-def _look(model: Detector, batch: Sequence[Named]) -> Iterator[tuple[Detections, Tensor | None]]:
-    """Detections, and where their queries looked, unless the attention tells no weights."""
-    images = [image for _, image in batch]
-    try:
-        yield from cross_attention(model, images)
-    except NoWeightsError:
-        yield from ((found, None) for found in predict(model, images, threshold=0.0, batch_size=len(images)))
 
 
 def _unused(name: str, taken: dict[str, Any]) -> str:

@@ -1,0 +1,38 @@
+"""``detrkit explain``: the page of a run's images."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import islice
+from pathlib import Path
+
+from detrkit.commands import load_run, named_images, run_data
+from detrkit.errors import DetrkitError
+from detrkit.explanation.explorer import save_explorer
+from detrkit.explanation.slots import slots
+from detrkit.progress import watched
+
+FIRST = 6  # images of the split that are shown where none is named
+
+
+def explain(options: argparse.Namespace) -> Path:
+    """Write the page that the command asks for; gives its path.
+
+    Raises:
+        DetrkitError: options that contradict each other, a run or an image that cannot be read.
+        WriteError: the page cannot be written.
+    """
+    if options.images and (options.data or options.split) and not options.slots:
+        raise DetrkitError("give either images, or --data and --split", field="images")
+    model, run = load_run(options), Path(options.run)
+    folder = run if run.is_dir() else run.parent
+    found = None
+    if options.slots:
+        data = run_data(options)
+        chosen = range(min(options.slots, len(data)))
+        images = (data[index][0] for index in watched(chosen, "slots", len(chosen)))
+        found = slots(model, images, batch_size=options.batch_size)
+    named = islice(named_images(options), options.limit or (None if options.images else FIRST))
+    path = Path(options.out) if options.out else folder / "explorer.html"
+    title = f"What {folder.resolve().name} looks at"
+    return save_explorer(model, named, path, title=title, threshold=options.threshold, found=found)
