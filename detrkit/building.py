@@ -8,12 +8,13 @@ from torch import nn
 
 from detrkit.backbones import Backbone
 from detrkit.config import DetectorConfig
+from detrkit.encoders import Encoder
 from detrkit.registry import REGISTRY
+from detrkit.specs import Spec
 from detrkit.transformer import (
     MLP,
     Decoder,
     DecoderLayer,
-    Encoder,
     EncoderLayer,
     FeedForward,
     Residual,
@@ -37,35 +38,40 @@ class Parts:
             "strides": backbone.strides,
         }
 
-    def make(self, role: str, spec: str | None, layer: int = 0) -> Any:
-        """A component, or None where the configuration leaves the part out."""
-        return None if spec is None else REGISTRY.make(role, spec, **{**self.dimensions, "layer": layer})
+    def make(self, role: str, spec: str | None, **told: Any) -> Any:
+        """A component, told these dimensions beside the model's; None where the configuration leaves the part out."""
+        return None if spec is None else REGISTRY.make(role, spec, **{**self.dimensions, **told})
 
-    def attention(self, spec: str | None, layer: int) -> Any:
+    def attention(self, spec: str | None, layer: int, **told: Any) -> Any:
         """A dense attention or another reading, for a layer."""
-        return None if spec is None else self.make(REGISTRY.first_with(("attention", "reading"), spec), spec, layer)
+        if spec is None:
+            return None
+        return self.make(REGISTRY.first_with(("attention", "reading"), spec), spec, layer=layer, **told)
 
     def residual(self) -> Residual:
         """What wraps a sublayer."""
         return Residual(self.config.d_model, self.config.dropout, self.config.pre_norm)
 
-    def ffn(self) -> FeedForward:
+    def ffn(self, activation: str) -> FeedForward:
         """What follows the attentions of a layer."""
         config = self.config
-        return FeedForward(config.d_model, config.dim_feedforward, config.dropout, config.activation)
+        return FeedForward(config.d_model, config.dim_feedforward, config.dropout, activation)
 
     def encoder(self) -> Encoder:
         """The encoder, initialised."""
         config = self.config
-        layers = [
-            EncoderLayer(self.attention(config.encoder_attention, layer), self.ffn(), self.residual)
+        component = REGISTRY.get("encoders", Spec.parse(config.encoder).name)
+        levels = 1 if getattr(component, "coarsest_only", False) else self.dimensions["num_levels"]
+        activation = config.encoder_activation or config.activation
+        layers = nn.ModuleList(
+            EncoderLayer(
+                self.attention(config.encoder_attention, layer, num_levels=levels), self.ffn(activation), self.residual
+            )
             for layer in range(config.enc_layers)
-        ]
-        ends_in_norm = layers and (config.pre_norm or config.encoder_norm)
-        scale = MLP(config.d_model, config.d_model, config.d_model) if config.scale_positions else None
-        stack = Encoder(layers, nn.LayerNorm(config.d_model) if ends_in_norm else None, scale)
-        initialize(stack)
-        return stack
+        )
+        encoder = self.make("encoders", config.encoder, layers=layers)
+        initialize(encoder)
+        return encoder
 
     def decoder(self) -> Decoder:
         """The decoder, initialised."""
@@ -74,7 +80,7 @@ class Parts:
             DecoderLayer(
                 self.attention(config.decoder_self_attention, layer),
                 self.attention(config.decoder_cross_attention, layer),
-                self.ffn(),
+                self.ffn(config.activation),
                 self.residual,
             )
             for layer in range(config.dec_layers)

@@ -20,6 +20,7 @@ from detrkit.fields import Fraction, NonNegative, Positive, Probability, Rate, R
 from detrkit.registry import REGISTRY
 from detrkit.specs import Spec
 
+Activation = Literal["relu", "gelu", "silu", "prelu"]
 AttentionSpec = Annotated[str, Role("attention", "reading")]
 
 
@@ -93,10 +94,13 @@ class DetectorConfig(_Config):
 
     None (``none`` on the command line) for `positional` or `decoder_self_attention` leaves the part out. Some fields:
 
+    - `encoder_activation`: of the encoder's layers, where it is not the decoder's `activation`.
     - `encoder_norm`: a post-norm encoder ends in a norm too (as in appendix A.6); a pre-norm one always does.
     - `position_at`: the code of a cell is added in every ``attention`` or once, at the ``input`` (table 3).
     - `feature_scale`: factor of the projected features, before anything is added to them.
     - `bbox_layers`: linear layers of the box head.
+    - `square`: images become squares, whatever their shape.
+    - `normalize`: ImageNet's mean and deviation are taken out of the pixels; False: these are in [0, 1].
     - `padding_exact`: what is found in an image does not depend on the others of its batch. False: as published, where
       convolutions see some of the padding and the mask is rounded to the nearest cell.
     """
@@ -107,6 +111,7 @@ class DetectorConfig(_Config):
     queries: Annotated[str, Role("queries")] = "positions"
     placement: Annotated[str, Role("placement")] = "fixed"
     denoising: Annotated[str, Role("denoising")] | None = None
+    encoder: Annotated[str, Role("encoders")] = "stack"
     encoder_attention: AttentionSpec = "sdpa"
     decoder_self_attention: AttentionSpec | None = "sdpa"
     decoder_cross_attention: AttentionSpec = "sdpa"
@@ -120,7 +125,8 @@ class DetectorConfig(_Config):
     dec_layers: Positive = 6
     dim_feedforward: Positive = 2048
     dropout: Probability = 0.1
-    activation: Literal["relu", "gelu", "silu", "prelu"] = "relu"
+    activation: Activation = "relu"
+    encoder_activation: Activation | None = None
     pre_norm: bool = False
     encoder_norm: bool = False
     decoder_norm: bool = True
@@ -145,20 +151,27 @@ class DetectorConfig(_Config):
 
     short_side: Positive = 800
     long_side: Positive = 1333
+    square: bool = False
+    normalize: bool = True
     padding_exact: bool = False
 
-    told_later: ClassVar[frozenset[str]] = frozenset({"in_channels", "strides", "num_levels"})
+    told_later: ClassVar[frozenset[str]] = frozenset(
+        {"in_channels", "strides", "num_levels", "level_strides", "layers"}
+    )
 
     def dimensions(self) -> dict[str, Any]:
         """Numbers that the parts of the model, and what is done to its images, may ask for."""
         names = ("d_model", "dropout", "num_queries", "num_classes", "eos_coef", "short_side", "long_side")
-        return {**{name: getattr(self, name) for name in names}, "layer": 0}
+        told = {name: getattr(self, name) for name in (*names, "scale_positions", "square")}
+        return {**told, "encoder_norm": self.pre_norm or self.encoder_norm, "layer": 0}
 
     def _own_problems(self) -> Iterator[str]:
         if self.set_cost_class == self.set_cost_bbox == self.set_cost_giou == 0:
             yield "DetectorConfig.set_cost_*: all are 0; the matching needs at least one cost"
         if self.encoder_norm and self.pre_norm:
             yield "DetectorConfig.encoder_norm: no effect with pre_norm=True, which always ends in a norm; leave it out"
+        if self.encoder_activation is not None and (not self.enc_layers or self.encoder_activation == self.activation):
+            yield f"DetectorConfig.encoder_activation: no effect; got {self.encoder_activation!r}, leave it out"
         if self.position_at != "attention" and self.positional is None:
             yield f"DetectorConfig.position_at: no effect with positional=None; got {self.position_at!r}"
         if self.scale_positions and (self.positional is None or self.position_at == "input" or not self.enc_layers):
@@ -169,6 +182,8 @@ class DetectorConfig(_Config):
             yield "DetectorConfig.share_heads: with aux_loss=False only the last layer's heads are trained; share them"
         if isinstance(self.short_side, int) and isinstance(self.long_side, int) and self.long_side < self.short_side:
             yield f"DetectorConfig.long_side: got {self.long_side}; expected at least short_side={self.short_side}"
+        if self.square and self.short_side != self.long_side:
+            yield f"DetectorConfig.square: short_side={self.short_side} and long_side={self.long_side} differ"
 
     def _misfits(self) -> Iterator[str]:
         return fitting.problems(self)
@@ -238,7 +253,7 @@ class TrainConfig(_Config):
     def dimensions(self) -> dict[str, Any]:
         """What the data set is told, and the usual sides of images; training tells transforms the detector's own."""
         sides = {name: getattr(DetectorConfig, name) for name in ("short_side", "long_side")}
-        return {"split": self.train_split, **sides}
+        return {"split": self.train_split, **sides, "square": DetectorConfig.square}
 
     def factors(self) -> dict[str, float]:
         """Factor of the learning rate by pattern of parameters' names, as `lr_factors` gives them."""

@@ -13,6 +13,7 @@ from detrkit.building import Parts, box_head, too_small_a_table
 from detrkit.classification import Classification
 from detrkit.config import DetectorConfig
 from detrkit.denoising import Denoising, Noised
+from detrkit.encoders import Encoder
 from detrkit.errors import ConfigError
 from detrkit.heads import boxes_from, head_of, heads, start, told
 from detrkit.inputs import check_images, mask_at, valid_share
@@ -26,7 +27,7 @@ from detrkit.queries import ObjectQueries
 from detrkit.registry import REGISTRY
 from detrkit.selection import Selection
 from detrkit.targets import check_targets
-from detrkit.transformer import Decoder, Encoder, Memory, Queries, with_position
+from detrkit.transformer import Decoder, Memory, Queries, with_position
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -291,7 +292,7 @@ def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:
     backbone = REGISTRY.make("backbones", config.backbone)
     parts = Parts(config, backbone)
     neck, positional = parts.make("necks", config.neck), parts.make("positional", config.positional)
-    parts.dimensions["num_levels"] = len(neck.strides)
+    parts.dimensions |= {"num_levels": len(neck.strides), "level_strides": neck.strides}
     if problem := too_small_a_table(config, positional, backbone):
         raise ConfigError([problem])
     exact_padding = ExactPadding(backbone, neck) if config.padding_exact else None

@@ -18,7 +18,7 @@ from detrkit import boxes as geometry
 from detrkit.detections import Detections
 from detrkit.errors import DataError, DetrkitError, ShapeError
 from detrkit.images import read_image, to_rgb
-from detrkit.preprocessing import normalize, pad, resize
+from detrkit.preprocessing import pad, prepared
 
 if TYPE_CHECKING:
     from detrkit.model import Detector, DetectorOutput
@@ -69,9 +69,8 @@ def detect(model: Detector, images: Iterator[Image.Image], *, batch_size: int) -
     """All detections, one a query, of a stream of RGB images, a batch at a time; the model's mode is kept."""
     device = next(model.parameters()).device
     dtype = next(model.parameters()).dtype
-    config = model.config
     while batch := list(islice(images, batch_size)):
-        inputs = pad([normalize(resize(image, config.short_side, config.long_side)) for image in batch]).to(device)
+        inputs = pad([prepared(image, model.config) for image in batch]).to(device)
         output = infer(model, inputs.images.to(dtype), inputs.mask)
         yield from results(model, output, [(image.height, image.width) for image in batch])
 

@@ -6,7 +6,7 @@ One skeleton for every member: what differs between papers is injected as a part
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -49,6 +49,29 @@ class Memory(NamedTuple):
     def keys(self) -> Float[Tensor, "B N D"]:
         """Tokens with their positions."""
         return with_position(self.tokens, self.positions)
+
+    @property
+    def map(self) -> Float[Tensor, "B D H W"]:
+        """The tokens of the one level that there is, as a feature map."""
+        return self.tokens.transpose(1, 2).unflatten(2, self.shapes[0])
+
+    @property
+    def seen(self) -> Float[Tensor, "B 1 H W"] | None:
+        """1 in the cells of the one level that there is, 0 in its padding; None when no image is padded."""
+        return None if self.padding is None else (~self.padding)[:, None].unflatten(2, self.shapes[0]).to(self.tokens)
+
+    def levels(self) -> list[Memory]:
+        """A memory for each level."""
+        ends = list(accumulate((height * width for height, width in self.shapes), initial=0))
+
+        def level(index: int) -> Memory:
+            own, one = slice(ends[index], ends[index + 1]), slice(index, index + 1)
+            tokens, positions, padding = (None if x is None else x[:, own] for x in self[:3])
+            return Memory(
+                tokens, positions, padding, self.shapes[one], None if self.valid is None else self.valid[:, one]
+            )
+
+        return [level(index) for index in range(len(self.shapes))]
 
 
 class Proposals(NamedTuple):
@@ -213,35 +236,6 @@ class EncoderLayer(nn.Module):
         return self.ffn_residual(self.self_attn_residual(memory.tokens, read_tokens), self.ffn)
 
 
-class Encoder(nn.Module):
-    """A stack of encoder layers; pre-norm stacks end in a norm, post-norm stacks may.
-
-    Args:
-        layers: the layers.
-        norm: at the end, or None.
-        position_scale: what the positions are multiplied by in each layer, read from the tokens (DAB-DETR, as its
-            official code); None: nothing.
-    """
-
-    def __init__(
-        self, layers: Sequence[EncoderLayer], norm: nn.Module | None, position_scale: nn.Module | None = None
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.norm, self.position_scale = norm, position_scale
-        self.placed = any(not isinstance(layer.self_attn, Attention) for layer in layers)
-
-    def forward(self, memory: Memory) -> Memory:
-        """A memory with new tokens."""
-        positions, references = memory.positions, cell_centres(memory) if self.placed else None
-        for layer in self.layers:
-            scaled = positions
-            if self.position_scale is not None and positions is not None:
-                scaled = positions * self.position_scale(memory.tokens)
-            memory = memory._replace(tokens=layer(memory._replace(positions=scaled), references))
-        return memory if self.norm is None else memory._replace(tokens=self.norm(memory.tokens))
-
-
 class DecoderLayer(nn.Module):
     """Queries read each other, then the image, then think alone (DETR, figure 10).
 
@@ -355,7 +349,7 @@ def initialize(transformer: nn.Module) -> None:
     """
     inside = {id(p) for m in transformer.modules() if isinstance(m, Attention) for p in m.parameters()}
     for parameter in transformer.parameters():
-        if parameter.dim() > 1 and id(parameter) not in inside:
+        if parameter.dim() == 2 and id(parameter) not in inside:
             nn.init.xavier_uniform_(parameter)
     for module in transformer.modules():
         if getattr(module, "starts_otherwise", False):

@@ -108,7 +108,7 @@ def _costs(jobs: Sequence[Job], earlier: Mapping[str, Any]) -> Content:
     base = jobs[0]
     detector, train = DetectorConfig(**base.identity["detector"]), TrainConfig(**base.identity["train"])
     image = make_data(train, train.val_split)[0][0]
-    height, width = resized_size(image.height, image.width, detector.short_side, detector.long_side)
+    height, width = resized_size(image.height, image.width, detector.short_side, detector.long_side, detector.square)
     configs = {job.variant: DetectorConfig(**job.identity["detector"]) for job in jobs[: len(first)]}
     known = {"detectors": {name: config.to_dict() for name, config in configs.items()}, "code": code()}
     about = {"size": [height, width], "batch": train.batch_size, "key": digest([known, height, width])}

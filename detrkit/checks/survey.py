@@ -35,12 +35,14 @@ class Viewer:
         long_side: limit of the long one.
         stride: pixels of a cell of the coarsest feature map.
         num_queries: objects that can be found in an image.
+        square: whether images become squares.
     """
 
     short_side: int
     long_side: int
     stride: int
     num_queries: int
+    square: bool = False
 
     @classmethod
     def of(cls, config: DetectorConfig) -> Viewer:
@@ -48,7 +50,7 @@ class Viewer:
         from detrkit.checkpoints.detector import without_weights
 
         stride = REGISTRY.make("backbones", without_weights(config.backbone)).strides[-1]
-        return cls(config.short_side, config.long_side, stride, config.num_queries)
+        return cls(config.short_side, config.long_side, stride, config.num_queries, config.square)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Survey:
 
     def sides_seen(self, viewer: Viewer) -> Floats:
         """Width and height of each box in pixels of the image as a detector sees it: float64 [M, 2]."""
-        seen = [resized_size(int(h), int(w), viewer.short_side, viewer.long_side) for h, w in self.sizes]
+        seen = [resized_size(int(h), int(w), viewer.short_side, viewer.long_side, viewer.square) for h, w in self.sizes]
         return self.boxes[:, 2:] * np.array(seen, dtype=float).reshape(-1, 2)[self.image][:, ::-1]
 
     def file_of(self, row: int) -> str:

@@ -15,7 +15,7 @@ from detrkit.detections import Detections
 from detrkit.errors import DetrkitError
 from detrkit.model import mask_at
 from detrkit.prediction import infer, results
-from detrkit.preprocessing import normalize, pad, resize
+from detrkit.preprocessing import pad, prepared
 
 if TYPE_CHECKING:
     from detrkit.model import Detector
@@ -64,7 +64,7 @@ def cross_attention(
         NoWeightsError: the decoder reads otherwise than by dense attention, or several levels.
     """
     config, device = model.config, next(model.parameters()).device
-    inputs = pad([normalize(resize(image, config.short_side, config.long_side)) for image in images]).to(device)
+    inputs = pad([prepared(image, config) for image in images]).to(device)
     chosen = cast("DecoderLayer", model.decoder.layers[layer])
     if len(model.neck.strides) > 1:
         raise NoWeightsError("gives several levels; weights are shown on one", field=f"neck={config.neck}")

@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 import detrkit
 from detrkit.export import Difference, ExportError, Writer
-from detrkit.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from detrkit.preprocessing import statistics
 
 if TYPE_CHECKING:
     from detrkit.model import Detector
@@ -127,14 +127,16 @@ def untraceable(model: Detector, error: Exception, example: Batch | None = None)
 def description(model: Detector) -> dict[str, str]:
     """What a deployer must know and the graph does not tell; lists and tables in JSON."""
     config, labels = model.config, model.label_space
+    mean, std = statistics(config.normalize)
     return {
         "detrkit_version": detrkit.__version__,
         "class_names": json.dumps(labels.names),
         "class_ids": json.dumps(labels.ids),
         "short_side": str(config.short_side),
         "long_side": str(config.long_side),
-        "mean": json.dumps(IMAGENET_MEAN),
-        "std": json.dumps(IMAGENET_STD),
+        "square": json.dumps(config.square),
+        "mean": json.dumps(mean),
+        "std": json.dumps(std),
         "config": json.dumps(config.to_dict()),
     }
 

@@ -14,7 +14,7 @@ class Neck(nn.Module, ABC):
 
     Attributes:
         strides: input pixels per cell of each level, ascending.
-        level_embed: [L, D], added to the positions of each level's cells, so that levels differ; None where one is.
+        level_embed: [L, D], added to the positions of each level's cells, so that levels differ; None where nothing is.
     """
 
     strides: tuple[int, ...]

@@ -20,7 +20,8 @@ class SinePositional(Positional):
     """Fixed sine and cosine codes of row and column (DETR, appendix A.4; Parmar et al. 2018, Image Transformer).
 
     The first half of the channels tells the row, the second the column; within a half, sine and cosine alternate over
-    frequencies ``temperature ** (-2i / (D/2))``. Cells are counted from 1 over what is not padding.
+    frequencies ``temperature ** (-2i / (D/2))``. Cells are counted from 1 over what is not padding. RT-DETR's code is
+    ``sine(normalize=False, offset=-1.0, interleave=False)``.
 
     Args:
         d_model: number of channels D, divisible by 4.
@@ -28,6 +29,7 @@ class SinePositional(Positional):
         normalize: count cells as a fraction of the unpadded image times `scale`, not in cells.
         scale: angle of the last cell when normalised, in radians.
         offset: added to the cell number before normalising (Deformable DETR uses -0.5, the centre of the cell).
+        interleave: sine and cosine alternate; otherwise all sines of a half stand before its cosines.
     """
 
     def __init__(
@@ -38,12 +40,13 @@ class SinePositional(Positional):
         normalize: bool = True,
         scale: Annotated[float, Range(above=0)] = 2 * math.pi,
         offset: float = 0.0,
+        interleave: bool = True,
     ) -> None:
         super().__init__()
         if found := list(self.problems(d_model)):
             raise ConfigError(f"{type(self).__name__}: {line}" for line in found)
         self.d_model, self.temperature, self.offset = d_model, temperature, offset
-        self.normalize, self.scale = normalize, scale
+        self.normalize, self.scale, self.interleave = normalize, scale, interleave
         # knows the module's dtype and device, so that .double() gives codes that are exact in float64
         self.like: Tensor
         self.register_buffer("like", torch.empty(0), persistent=False)
@@ -71,8 +74,8 @@ class SinePositional(Positional):
         return (count + self.offset) / (last + 1e-6) * self.scale
 
     def _waves(self, position: Tensor) -> Tensor:
-        """[B, H, W] -> [B, H, W, D/2]: sine and cosine by turns."""
+        """[B, H, W] -> [B, H, W, D/2]: sine and cosine by turns, or one after the other."""
         half = self.d_model // 2
         exponent = torch.arange(0, half, 2, dtype=position.dtype, device=position.device) / half
         angle = position[..., None] / self.temperature**exponent
-        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+        return torch.stack([angle.sin(), angle.cos()], dim=-1 if self.interleave else -2).flatten(-2)

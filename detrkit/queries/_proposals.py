@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 
 from detrkit.boxes import inverse_sigmoid
 from detrkit.classification._sigmoid import PRIOR
-from detrkit.fitting import LEVELS, NO_BACKGROUND
+from detrkit.fields import Positive
+from detrkit.fitting import BOXES, LABELS, LEVELS, NO_BACKGROUND, REFERENCES
 from detrkit.heads import start
 from detrkit.queries import ObjectQueries
-from detrkit.transformer import MLP, Memory, Proposals, cell_centres, needed
+from detrkit.transformer import MLP, Memory, Proposals, Queries, cell_centres, needed
 
 NEAREST = 0.01  # to the border, in fractions of the image, of a token that may propose
 SIDE = 0.05  # of a proposal on the first level; doubled from level to level
@@ -66,6 +68,39 @@ class TwoStageQueries(ObjectQueries):
     def best(self, ranks: Float[Tensor, "B N"]) -> Int64[Tensor, "B Q 1"]:
         """The tokens of highest rank."""
         return ranks.topk(min(self.num_queries, ranks.shape[1]), dim=1).indices[..., None]
+
+
+class LabelledProposalQueries(TwoStageQueries):
+    """Template of those whose references are the best proposals' boxes, and which embed labels for denoising.
+
+    Args:
+        d_model: width D of a query.
+        num_queries: number Q of queries.
+        num_classes: number of classes.
+    """
+
+    gives: ClassVar[frozenset[str]] = frozenset({REFERENCES, BOXES, LABELS})
+    class_agnostic: ClassVar[bool] = False
+
+    def __init__(self, d_model: Positive, num_queries: Positive, num_classes: Positive) -> None:
+        super().__init__(d_model, num_queries, num_classes)
+        self.labels = nn.Embedding(num_classes + 1, d_model)  # of denoising queries; the last row is never used
+
+    def embed(self, labels: Int64[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
+        """Embeddings of labels."""
+        return self.labels(labels)
+
+    @abstractmethod
+    def start_from(self, tokens: Float[Tensor, "B N D"], chosen: Int64[Tensor, "B Q 1"]) -> Float[Tensor, "B Q D"]:
+        """What the queries hold, of the tokens that proposed and the numbers of those chosen."""
+
+    def forward(self, memory: Memory) -> Queries:
+        """Content and references [B, Q, 4] of each image, and the chosen proposals."""
+        proposals, offsets, tokens = self.propose(memory)
+        chosen = self.best(proposals.logits.amax(-1))
+        boxes = pick(offsets, chosen).sigmoid()
+        said = Proposals(pick(proposals.logits, chosen), boxes)
+        return Queries(self.start_from(tokens, chosen), references=boxes.detach(), proposals=said)
 
 
 def pick(x: Float[Tensor, "B N D"], chosen: Int64[Tensor, "B Q 1"]) -> Float[Tensor, "B Q D"]:

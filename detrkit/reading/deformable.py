@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from detrkit.errors import ConfigError
-from detrkit.fields import Positive
+from detrkit.fields import Positive, Range
 from detrkit.fitting import LEVELS, REFERENCES
 from detrkit.reading import Reading, visible
 from detrkit.registry import REGISTRY
@@ -29,7 +30,10 @@ class DeformableReading(Reading):
         d_model: width D.
         num_levels: number of levels of the memory.
         heads: number of heads; divides D.
-        points: points a head and level.
+        points: points a head and level; several numbers are those of each level (RT-DETRv2).
+        offset_scale: sides of the box that an offset of one takes a point, shared among the points of its level.
+        method: ``bilinear`` reads between cells, ``discrete`` the cell that RT-DETRv2 rounds a point to, half a cell
+            right and below of its own; its offsets are not trained, as in the official code.
         sampler: spec of the role `samplers`.
     """
 
@@ -42,24 +46,31 @@ class DeformableReading(Reading):
         num_levels: Positive,
         *,
         heads: Positive = 8,
-        points: Positive = 4,
+        points: Positive | tuple[Positive, ...] = 4,
+        offset_scale: Annotated[float, Range(above=0)] = 0.5,
+        method: Literal["bilinear", "discrete"] = "bilinear",
         sampler: str = "grid_sample",
     ) -> None:
         super().__init__()
-        if found := list(self.problems(d_model, heads, sampler)):
+        if found := list(self.problems(d_model, num_levels, heads, points, sampler)):
             raise ConfigError(f"deformable: {line}" for line in found)
-        self.heads, self.levels, self.points = heads, num_levels, points
+        self.heads, self.points = heads, points if isinstance(points, tuple) else (points,) * num_levels
+        self.offset_scale, self.discrete = offset_scale, method == "discrete"
         self.sampler = REGISTRY.make("samplers", sampler)
-        self.sampling_offsets = nn.Linear(d_model, heads * num_levels * points * 2)
-        self.attention_weights = nn.Linear(d_model, heads * num_levels * points)
+        self.sampling_offsets = nn.Linear(d_model, heads * sum(self.points) * 2).requires_grad_(not self.discrete)
+        self.attention_weights = nn.Linear(d_model, heads * sum(self.points))
         self.value_proj, self.output_proj = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
         self.reset_parameters()
 
     @staticmethod
-    def problems(d_model: int, heads: int, sampler: str) -> Iterator[str]:
-        """Refuse a number of heads that does not divide the width, and what is wrong with the sampler."""
+    def problems(
+        d_model: int, num_levels: int, heads: int, points: int | tuple[int, ...], sampler: str
+    ) -> Iterator[str]:
+        """Refuse heads that do not divide the width, points of other levels, and what is wrong with the sampler."""
         if d_model % heads:
             yield f"d_model={d_model} is not divisible by heads={heads}"
+        if isinstance(points, tuple) and len(points) != num_levels:
+            yield f"points: got {points}; expected a number a level, of {num_levels} levels"
         yield from REGISTRY.problems("samplers", sampler, {}, "sampler")
 
     def reset_parameters(self) -> None:
@@ -69,10 +80,9 @@ class DeformableReading(Reading):
         angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
         directions = directions / directions.abs().amax(-1, keepdim=True)
-        steps = torch.arange(1, self.points + 1)[:, None]
+        steps = torch.cat([torch.arange(1, points + 1) for points in self.points])
         with torch.no_grad():
-            offsets = (directions[:, None, None] * steps).expand(-1, self.levels, -1, -1)
-            self.sampling_offsets.bias.copy_(offsets.reshape(-1))
+            self.sampling_offsets.bias.copy_((directions[:, None] * steps[:, None]).reshape(-1))
         for linear in (self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -88,20 +98,37 @@ class DeformableReading(Reading):
             value.unflatten(-1, (self.heads, -1)),
             memory.shapes,
             self.points_of(query, needed(queries.references, REFERENCES, self), memory),
-            weights.unflatten(-1, (self.levels, self.points)),
+            self.by_level(weights),
         )
         return self.output_proj(read)
+
+    def by_level(self, x: Float[Tensor, "B Q H K *C"]) -> Float[Tensor, "B Q H L P *C"]:
+        """What each point has, level after level, as a table; zeros where a level has fewer points than others."""
+        if len(set(self.points)) == 1:
+            return x.unflatten(3, (len(self.points), -1))
+        most, rest = max(self.points), [0] * 2 * (x.ndim - 4)
+        parts = zip(x.split(self.points, dim=3), self.points, strict=True)
+        return torch.stack([F.pad(part, (*rest, 0, most - points)) for part, points in parts], dim=3)
 
     def points_of(
         self, query: Float[Tensor, "B Q D"], references: Float[Tensor, "B Q P"], memory: Memory
     ) -> Float[Tensor, "B Q H L P 2"]:
         """Where each query looks, (x, y) as fractions of each level's map, padding included."""
-        offsets = self.sampling_offsets(query).unflatten(-1, (self.heads, self.levels, self.points, 2))
+        offsets = self.by_level(self.sampling_offsets(query).unflatten(-1, (self.heads, -1, 2)))
         around = references[:, :, None]  # [B, Q, L, 2 or 4]
         if memory.valid is not None:
             around = around * memory.valid[:, None].repeat(1, 1, 1, references.shape[-1] // 2)
-        centre = around[:, :, None, :, None, :2]
+        around = around[:, :, None, :, None]
+        cells = offsets.new_tensor([(width, height) for height, width in memory.shapes])[:, None]
         if references.shape[-1] == 4:
-            return centre + offsets / self.points * around[:, :, None, :, None, 2:] / 2
-        cells = offsets.new_tensor([(width, height) for height, width in memory.shapes])
-        return centre + offsets / cells[:, None]
+            share = self.offset_scale / offsets.new_tensor(self.points)[:, None, None]
+            points = around[..., :2] + offsets * share * around[..., 2:]
+        else:
+            points = around + offsets / cells
+        return rounded(points, cells) if self.discrete else points
+
+
+def rounded(points: Float[Tensor, "*B 2"], cells: Float[Tensor, "L 1 2"]) -> Float[Tensor, "*B 2"]:
+    """Centres of the cells that RT-DETRv2 reads for points, (x, y) in fractions of maps of so many cells."""
+    cell = (points * cells + 0.5).trunc().clamp(min=0).minimum(cells - 1)
+    return (cell + 0.5) / cells

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 from detrkit.config import DetectorConfig, TrainConfig
 from detrkit.datasets import Dataset, Finding, Target
 from detrkit.errors import DataError, DetrkitError
-from detrkit.preprocessing import PaddedImages, normalize, pad, resize
+from detrkit.preprocessing import PaddedImages, normalize, pad, prepared
 from detrkit.registry import REGISTRY
 from detrkit.training.distributed import Processes
 from detrkit.transforms import Transforms
@@ -70,10 +70,10 @@ class Samples(TorchDataset[Any]):
         self.data.epoch = epoch
         image, target = self.data[index]
         if self.transforms is None:
-            return normalize(resize(image, self.detector.short_side, self.detector.long_side)), target
+            return prepared(image, self.detector), target
         seed = np.random.SeedSequence((TRANSFORMS, self.train.seed, epoch, index)).generate_state(1)
         image, target = self.transforms(image, target, int(seed[0]))
-        return normalize(image), target
+        return normalize(image, self.detector.normalize), target
 
 
 class Windows(Sampler[list[Key]]):

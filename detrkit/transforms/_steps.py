@@ -22,9 +22,9 @@ def scaled(sides: Sequence[int], short_side: int) -> list[int]:
     return [max(1, round(side * short_side / OFFICIAL_SHORT_SIDE)) for side in sides]
 
 
-def multi_scale(short_side: int, long_side: int) -> Resize:
+def multi_scale(short_side: int, long_side: int, square: bool) -> Resize:
     """Resize to one of eleven short sides, 480 to 800 in steps of 32 where 800 is the largest (DETR, appendix A.4)."""
-    return Resize(scaled(range(480, 801, 32), short_side), long_side)
+    return Resize(scaled(range(480, 801, 32), short_side), long_side, square)
 
 
 class Resize(v2.Transform):
@@ -33,17 +33,18 @@ class Resize(v2.Transform):
     Args:
         short_sides: lengths in pixels, equally likely.
         long_side: limit of the other side in pixels.
+        square: whether both sides are the short one.
     """
 
-    def __init__(self, short_sides: Sequence[int], long_side: int) -> None:
+    def __init__(self, short_sides: Sequence[int], long_side: int, square: bool = False) -> None:
         super().__init__()
-        self.short_sides, self.long_side = tuple(short_sides), long_side
+        self.short_sides, self.long_side, self.square = tuple(short_sides), long_side, square
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the short side; the size (height, width) follows from it."""
         height, width = v2.query_size(flat_inputs)
         short_side = self.short_sides[_integer(0, len(self.short_sides) - 1)]
-        return {"size": resized_size(height, width, short_side, self.long_side)}
+        return {"size": resized_size(height, width, short_side, self.long_side, self.square)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """The image, or its boxes, in that size."""

@@ -24,16 +24,23 @@ class DetrTransforms(Transforms):
     Args:
         short_side: of the largest scale, in pixels.
         long_side: limit of every scale in pixels.
+        square: whether images become squares.
         flip: probability of the flip.
         crop: probability of the crop.
     """
 
     def __init__(
-        self, short_side: Positive, long_side: Positive, *, flip: Probability = 0.5, crop: Probability = 0.5
+        self,
+        short_side: Positive,
+        long_side: Positive,
+        square: bool = False,
+        *,
+        flip: Probability = 0.5,
+        crop: Probability = 0.5,
     ) -> None:
         before_crop = Resize(scaled((400, 500, 600), short_side), _LONGEST_BEFORE_CROP)
         super().__init__(
             v2.RandomHorizontalFlip(flip),
             v2.RandomApply([before_crop, Crop(*scaled((384, 600), short_side))], p=crop),
-            multi_scale(short_side, long_side),
+            multi_scale(short_side, long_side, square),
         )

@@ -18,8 +18,11 @@ class FlipTransforms(Transforms):
     Args:
         short_side: of the image that the network sees, in pixels.
         long_side: its limit in pixels.
+        square: whether images become squares.
         p: probability of the flip.
     """
 
-    def __init__(self, short_side: Positive, long_side: Positive, *, p: Probability = 0.5) -> None:
-        super().__init__(v2.RandomHorizontalFlip(p), Resize([short_side], long_side))
+    def __init__(
+        self, short_side: Positive, long_side: Positive, square: bool = False, *, p: Probability = 0.5
+    ) -> None:
+        super().__init__(v2.RandomHorizontalFlip(p), Resize([short_side], long_side, square))

@@ -21,6 +21,7 @@ class SmallTransforms(Transforms):
     Args:
         short_side: of the largest scale, in pixels.
         long_side: limit of every scale in pixels.
+        square: whether images become squares.
         flip: probability of the flip.
         zoom: probability of the crop.
         smallest: least side of the crop, as a share of the image's.
@@ -32,6 +33,7 @@ class SmallTransforms(Transforms):
         self,
         short_side: Positive,
         long_side: Positive,
+        square: bool = False,
         *,
         flip: Probability = 0.5,
         zoom: Probability = 0.5,
@@ -42,6 +44,6 @@ class SmallTransforms(Transforms):
         super().__init__(
             v2.RandomHorizontalFlip(flip),
             v2.RandomApply([Zoom(smallest, visible)], p=zoom),
-            multi_scale(short_side, long_side),
+            multi_scale(short_side, long_side, square),
             v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter, hue=jitter / 10),
         )
