@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detrkit.boxes import inverse_sigmoid
 from detrkit.transformer import MLP
 
 
@@ -49,14 +48,3 @@ def told(head: nn.Module, states: Float[Tensor, "L B Q D"]) -> Float[Tensor, "L 
     if isinstance(head, nn.ModuleList):
         return torch.stack([one(state) for one, state in zip(head, states, strict=True)])
     return head(states)
-
-
-def boxes_from(
-    logits: Float[Tensor, "*B 4"], references: Float[Tensor, "*B P"] | None, eps: float
-) -> Float[Tensor, "*B 4"]:
-    """Boxes cxcywh in [0, 1] from box logits, as offsets from points (P = 2) or boxes (P = 4) where there are any."""
-    if references is None:
-        return logits.sigmoid()
-    size = references.shape[-1]
-    moved = logits[..., :size] + inverse_sigmoid(references, eps)
-    return torch.cat([moved, logits[..., size:]], dim=-1).sigmoid()

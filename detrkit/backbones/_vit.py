@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from detrkit.backbones import Backbone
 from detrkit.backbones._weights import load_weights
-from detrkit.errors import ConfigError
 from detrkit.reading import attend, split_heads
 from detrkit.transformer import FeedForward
 
