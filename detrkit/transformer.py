@@ -66,10 +66,9 @@ class Memory(NamedTuple):
 
         def level(index: int) -> Memory:
             own, one = slice(ends[index], ends[index + 1]), slice(index, index + 1)
-            tokens, positions, padding = (None if x is None else x[:, own] for x in self[:3])
-            return Memory(
-                tokens, positions, padding, self.shapes[one], None if self.valid is None else self.valid[:, one]
-            )
+            positions, padding = (None if x is None else x[:, own] for x in (self.positions, self.padding))
+            valid = None if self.valid is None else self.valid[:, one]
+            return Memory(self.tokens[:, own], positions, padding, self.shapes[one], valid)
 
         return [level(index) for index in range(len(self.shapes))]
 

@@ -19,6 +19,7 @@ CASES = [
     ("pyramid", {"levels": 4, "extra": 0}),
     ("pyramid", {"levels": 5, "extra": 2}),
     ("pyramid", {"levels": 1, "extra": 0}),
+    ("pyramid", {"levels": 3, "extra": 1, "norm": "batch", "level_embed": False}),
 ]
 
 

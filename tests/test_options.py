@@ -104,6 +104,14 @@ def seen_size(config):
     return sizes
 
 
+def seen_pixels(config):
+    """The darkest pixel that the network sees in prediction."""
+    model, darkest = build(config), []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: darkest.append(float(inputs[0].min())))
+    predict(model, [Image.new("RGB", (40, 30))])
+    return darkest
+
+
 ANCHORED = {"queries": "anchors", "placement": "sine"}
 LABELLED = {"queries": "labelled", "placement": "sine"}
 
@@ -114,6 +122,7 @@ DETECTOR_TABLE = {
     "queries": ("content", outputs),
     "placement": ("fixed", outputs, ANCHORED),
     "denoising": ("dn", restores, LABELLED),
+    "encoder": ("hybrid", state),
     "encoder_attention": ("sdpa(heads=2)", outputs),
     "decoder_self_attention": ("sdpa(heads=2)", outputs),
     "decoder_cross_attention": ("sdpa(heads=2)", outputs),
@@ -127,6 +136,7 @@ DETECTOR_TABLE = {
     "dim_feedforward": (32, state),
     "dropout": (0.5, training_outputs),
     "activation": ("gelu", outputs),
+    "encoder_activation": ("gelu", outputs),
     "pre_norm": (True, outputs),
     "encoder_norm": (True, outputs),
     "decoder_norm": (False, state),
@@ -149,6 +159,8 @@ DETECTOR_TABLE = {
     "eos_coef": (0.2, loss),
     "short_side": (24, seen_size),
     "long_side": (48, seen_size),
+    "square": (True, seen_size, {"long_side": 32}),
+    "normalize": (False, seen_pixels),
     "padding_exact": (True, padded_outputs),
 }
 

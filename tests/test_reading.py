@@ -13,7 +13,7 @@ from detrkit.errors import ConfigError
 from detrkit.registry import REGISTRY
 from detrkit.testing import NotConcerned, laws_of
 from detrkit.testing.law import Maker
-from detrkit.testing.memory import draw_memory
+from detrkit.testing.memory import disturb, draw_memory
 from detrkit.testing.reading import draw_case, draw_queries
 from detrkit.testing.samplers import Case, written_out
 from detrkit.testing.tensors import check_close
@@ -25,6 +25,7 @@ DEFORMABLE = REGISTRY.get("reading", "deformable")
 READINGS = [
     *((name, {}) for name in REGISTRY.names("reading")),
     *(("deformable", {"sampler": sampler, "points": 2, "heads": 2}) for sampler in ("gather", "bag")),
+    ("deformable", {"method": "discrete", "offset_scale": 1.0}),
 ]
 
 
@@ -56,7 +57,7 @@ def test_deformable_refuses_an_unknown_sampler():
 def deformable_written_out(reading, queries, memory):
     """Offsets, weights and values by hand; bilinear interpolation in plain Python."""
     query = queries.content + queries.positions
-    shape = (*query.shape[:2], reading.heads, reading.levels, reading.points)
+    shape = (*query.shape[:2], reading.heads, len(reading.points), reading.points[0])
     offsets, weights = reading.sampling_offsets(query).view(*shape, 2), reading.attention_weights(query)
     weights = weights.view(*shape[:3], -1).softmax(-1).view(shape)
     points = torch.empty(*shape, 2, dtype=query.dtype)
@@ -66,7 +67,7 @@ def deformable_written_out(reading, queries, memory):
         if queries.references.shape[-1] == 2:
             scale = 1 / memory.shapes[level][1 - axis]
         else:
-            scale = queries.references[image, :, 2 + axis, None, None] * share / 2 / reading.points
+            scale = queries.references[image, :, 2 + axis, None, None] * share / 2 / reading.points[0]
         points[image, :, :, level, :, axis] = centre + steps * scale
     value = reading.value_proj(memory.tokens)
     if memory.padding is not None:
@@ -108,6 +109,55 @@ def test_offsets_to_a_cell_read_that_cell(coordinates, data):
         token = memory.tokens[:, sum(h * w for h, w in memory.shapes[:level]) + row * width + column]
         expected = reading.output_proj(reading.value_proj(token))[:, None].expand_as(found)
     check_close(found, expected, "from the cell itself", rtol=1e-6)
+
+
+@pytest.mark.parametrize("coordinates", [2, 4])
+@settings(deadline=None, max_examples=6, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_levels_may_have_other_numbers_of_points(coordinates, data):
+    """A level of one point reads as one of two points of which the second never counts (RT-DETRv2)."""
+    draw = draws(data)
+    memory = draw_memory(draw, 16, levels=2)
+    queries = draw_queries(draw, len(memory.tokens), coordinates)
+    many, few = (
+        detrkit.make("reading", f"deformable(heads=2, points={points})", d_model=16, num_levels=2).double()
+        for points in ((2, 2), (2, 1))
+    )
+    disturb(many, draw)
+    state = many.state_dict()
+    with torch.no_grad():
+        many.attention_weights.bias.view(2, 4)[:, 3] = -1e4
+        for part, width in (("sampling_offsets", 2), ("attention_weights", 1)):
+            for kind in ("weight", "bias"):
+                rows = state[f"{part}.{kind}"].unflatten(0, (2, 4, width))[:, :3].clone()
+                if part == "sampling_offsets" and coordinates == 4:
+                    rows[:, 2] /= 2  # an offset is shared among the points of its level
+                state[f"{part}.{kind}"] = rows.flatten(0, 2)
+        few.load_state_dict(state)
+        check_close(few(queries, memory), many(queries, memory), "with a point less", rtol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", REGISTRY.names("samplers"))
+def test_discrete_reads_the_cell_that_the_official_code_rounds_to(sampler):
+    """A point at 0.3 of 4 cells is rounded from 1.2 + 0.5 to cell 1, one at 0.4 to cell 2; beyond the border, to it."""
+    reading = detrkit.make(
+        "reading", f"deformable(method=discrete, heads=1, points=1, sampler={sampler})", d_model=1, num_levels=1
+    )
+    memory = Memory(torch.arange(4.0)[None, :, None], shapes=((1, 4),))
+    with torch.no_grad():
+        for linear in (reading.value_proj, reading.output_proj):
+            linear.weight.fill_(1)
+        reading.sampling_offsets.bias.zero_()
+        places = torch.tensor([0.3, 0.4, -0.5, 1.5])
+        references = torch.stack([places, torch.full_like(places, 0.5)], dim=-1)[None]
+        found = reading(Queries(torch.zeros(1, 4, 1), references=references), memory)
+    assert found.flatten().tolist() == pytest.approx([1, 2, 0, 3], abs=1e-5)
+    assert not any(p.requires_grad for p in reading.sampling_offsets.parameters())
+
+
+def test_points_are_told_for_every_level():
+    with pytest.raises(ConfigError, match=r"points.*\(2, 1\).*3 levels"):
+        detrkit.make("reading", "deformable(points=(2, 1))", d_model=16, num_levels=3)
 
 
 def test_deformable_starts_in_eight_directions():

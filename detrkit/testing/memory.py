@@ -65,6 +65,7 @@ def mixture(draw: Draw, *parts: Tensor) -> Tensor:
 
 
 def check_gradients(module: nn.Module, left_out: tuple[str, ...] = ()) -> None:
-    """Require a finite gradient of every parameter."""
-    named = {name: parameter.grad for name, parameter in module.named_parameters() if name not in left_out}
+    """Require a finite gradient of every parameter that is trained."""
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad and name not in left_out]
+    named = {name: parameter.grad for name, parameter in trained}
     check_finite(named, "among the gradients")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detrkit.necks import Neck
-from detrkit.testing.law import Draw, Make, law
+from detrkit.testing.law import Draw, Make, concern, law
 from detrkit.testing.memory import check_gradients, mixture
 from detrkit.testing.tensors import check_close, draw_normal
 
@@ -26,20 +29,19 @@ def maps_are_as_declared(make: Make, draw: Draw) -> None:
 
 @law("necks")
 def levels_can_be_told_apart(make: Make, draw: Draw) -> None:
-    """Several levels have an embedding each, no two alike; one level may do without."""
+    """Levels have no embeddings, or one each, no two alike."""
     neck = make_neck(make)
-    levels = len(neck.strides)
-    if neck.level_embed is None:
-        assert levels == 1, f"{levels} levels have no embeddings"
-    else:
-        assert neck.level_embed.shape == (levels, WIDTH), f"embeddings have shape {tuple(neck.level_embed.shape)}"
-        assert (torch.nn.functional.pdist(neck.level_embed.detach()) > 0).all(), "two levels have one embedding"
+    concern(neck.level_embed is not None, "levels have no embeddings")
+    embeddings = cast(Tensor, neck.level_embed).detach()
+    assert embeddings.shape == (len(neck.strides), WIDTH), f"embeddings have shape {tuple(embeddings.shape)}"
+    assert (torch.nn.functional.pdist(embeddings) > 0).all(), "two levels have one embedding"
 
 
 @law("necks")
 def images_do_not_influence_each_other(make: Make, draw: Draw) -> None:
-    """Images give the same maps in a batch as one by one, in training too."""
-    neck, maps = make_neck(make).train(), draw_maps(draw)
+    """Images give the same maps in a batch as one by one; in training too, unless norms are taken over the batch."""
+    neck, maps = make_neck(make), draw_maps(draw)
+    neck.train(not any(isinstance(module, _BatchNorm) for module in neck.modules()))
     alone = [neck([level[i : i + 1] for level in maps]) for i in range(len(maps[0]))]
     check_close([torch.cat(level) for level in zip(*alone, strict=True)], neck(maps), "image by image")
 
@@ -61,8 +63,8 @@ def state_dict_carries_everything(make: Make, draw: Draw) -> None:
 
 
 def make_neck(make: Make) -> Neck:
-    """A neck in float64 over four levels."""
-    return make(d_model=WIDTH, in_channels=CHANNELS, strides=STRIDES).double()
+    """A neck in float64 over four levels, in evaluation."""
+    return make(d_model=WIDTH, in_channels=CHANNELS, strides=STRIDES).double().eval()
 
 
 def maps_of(draw: Draw, images: int, height: int, width: int) -> list[Tensor]:

@@ -144,5 +144,5 @@ def learned(reading: Reading, queries: Queries, memory: Memory, seed: int) -> di
     found = reading(queries._replace(content=content), memory._replace(tokens=tokens))
     shares = torch.randn(found.shape, generator=torch.Generator().manual_seed(seed), dtype=found.dtype)
     (found * shares).sum().backward()
-    named = {name: parameter.grad for name, parameter in reading.named_parameters()}
+    named = {name: parameter.grad for name, parameter in reading.named_parameters() if parameter.requires_grad}
     return {**named, "output": found.detach(), "gradient of tokens": tokens.grad, "gradient of content": content.grad}
