@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from twins import TWINS
 
 import detrkit
 from detrkit.config import difference
@@ -26,7 +27,6 @@ PUBLISHED = {
     "deformable_two_stage": "deformable_detr_r50_two_stage",
     "dino_4scale_r50": "dino_4scale_r50",
 }
-TWINS = [name for name in detrkit.presets() if "tiny" in name]
 PROPOSED = {"deformable_two_stage": ("enc_logits", "enc_boxes"), "dino_4scale_r50": ("interm_logits", "interm_boxes")}
 
 
@@ -153,6 +153,7 @@ def test_denoising_never_leaks_into_what_is_detected(name):
 def test_twins_have_the_parts_of_the_published(name):
     published = {"conditional_detr": "conditional_detr_r50", "dab_detr": "dab_detr_r50", "dn_detr": "dn_detr_r50"}
     published |= {"dino": "dino_4scale_r50", "detr": "detr_r50", "deformable_detr": "deformable_detr_r50"}
+    published |= {"lw_detr_small": "lw_detr_small", "rf_detr": "rf_detr_base"}
     stem, _, rest = name.partition("_tiny")
     changed = difference(detrkit.config(name), detrkit.config(published[stem] + rest))
     parts = {"queries", "placement", "denoising", "encoder_attention", "decoder_self_attention", "positional"}

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from detrkit.backbones import Backbone
 from detrkit.backbones._weights import load_weights
-from detrkit.reading import attend, split_heads
 from detrkit.transformer import FeedForward
 
 EPS, SPREAD, FEED_FORWARD = 1e-6, 0.02, 4
@@ -185,8 +184,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         """[B, N, C] -> [B, N, C]."""
-        bias = self.qkv.bias
+        bias: Tensor = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        query, key, value = F.linear(tokens, self.qkv.weight, bias).chunk(3, dim=-1)
-        return self.proj(attend(*(split_heads(part, self.heads) for part in (query, key, value)), None, 0.0))
+        query, key, value = F.linear(tokens, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        read = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (query, key, value)))
+        return self.proj(read.transpose(1, 2).flatten(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -31,18 +32,19 @@ class GroupedQueries(ObjectQueries):
 
     def forward(self, memory: Memory) -> Queries:
         """As the contract; in training, as many queries of each source, group after group."""
-        first, *others = (source(memory) for source in (self.groups if self.training else self.groups[:1]))
-        if not others:
-            return first
-        groups = (first, *others)
-        content, positions, references = (beside([queries[i] for queries in groups]) for i in range(3))
+        groups = [source(memory) for source in (self.groups if self.training else self.groups[:1])]
+        if len(groups) == 1:
+            return groups[0]
+        content, positions, references = (joined([queries[i] for queries in groups]) for i in range(3))
+        said = [queries.proposals for queries in groups if queries.proposals is not None]
         proposals = None
-        if first.proposals is not None:
-            logits, boxes = (beside([queries.proposals[i] for queries in groups]) for i in range(2))
-            proposals = Proposals(logits, boxes, first.proposals.class_agnostic)
-        return Queries(content, positions, references, proposals=proposals, groups=len(groups))
+        if said:
+            logits, boxes = (torch.cat([one[i] for one in said], dim=1) for i in range(2))
+            proposals = Proposals(logits, boxes, said[0].class_agnostic)
+        return Queries(cast(Tensor, content), positions, references, proposals=proposals, groups=len(groups))
 
 
-def beside(parts: Sequence[Tensor | None]) -> Tensor | None:
+def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
     """What all groups have, one after the other; None where they have none."""
-    return None if parts[0] is None else torch.cat(parts, dim=1)
+    there = [part for part in parts if part is not None]
+    return torch.cat(there, dim=1) if there else None
