@@ -213,6 +213,7 @@ class TrainConfig(_Config):
       the run.
     - `lr_factors`: ``"decoder=0.1,class_embed.bias=2"`` multiplies the rate of the parameters of these names, or in
       parts of these names; ``*`` stands for anything, and the last pattern that matches counts.
+    - `no_decay`: ``"*norm,*bias"`` keeps the weight decay from the parameters of such names, as `lr_factors` has them.
     - `freeze`: ``"backbone,encoder.layers.0"`` stops the training of such parameters.
     - `ema_decay`: share of the averaged weights that a step keeps; these are then scored and become the best
       checkpoint. 0: no average.
@@ -232,6 +233,7 @@ class TrainConfig(_Config):
     lr_factors: str | None = None
     freeze: str | None = None
     weight_decay: Weight = 1e-4
+    no_decay: str | None = None
     clip_max_norm: Weight = 0.1
     batch_size: Positive = 2
     accumulate: Positive = 1
@@ -283,8 +285,11 @@ class TrainConfig(_Config):
         yield from self._problems_of_patterns()
 
     def _problems_of_patterns(self) -> Iterator[str]:
-        if isinstance(self.freeze, str) and not fields.items(self.freeze):
-            yield f"TrainConfig.freeze: got {self.freeze!r}; expected NAME,NAME,... of parameters or their parts"
+        for name in ("freeze", "no_decay"):
+            if isinstance(value := getattr(self, name), str) and not fields.items(value):
+                yield f"TrainConfig.{name}: got {value!r}; expected NAME,NAME,... of parameters or their parts"
+        if self.no_decay is not None and self.weight_decay == 0:
+            yield "TrainConfig.no_decay: no effect with weight_decay=0; leave it out"
         if not isinstance(self.lr_factors, str):
             return
         try:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from detrkit.folding import absorb
 from detrkit.transformer import ACTIVATIONS
 
 
@@ -39,6 +41,40 @@ class ConvNorm(nn.Module):
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D _ _"]:
         """[B, C, H, W] -> [B, D, ceil(H / stride), ceil(W / stride)]."""
         return self.activation(self.norm(self.conv(x)))
+
+    def absorbed(self) -> nn.Conv2d:
+        """The convolution with the norm, as it is in evaluation, folded into it; its weight is changed."""
+        absorb(self.conv, self.norm)
+        return self.conv
+
+    def folded(self) -> nn.Module:
+        """The same in evaluation, without its norm, if that is one over the batch."""
+        return nn.Sequential(self.absorbed(), self.activation) if isinstance(self.norm, nn.BatchNorm2d) else self
+
+
+class RepConv(nn.Module):
+    """A 3x3 and a 1x1 convolution side by side, which are one 3x3 once trained (Ding et al. 2021, RepVGG, 3.3).
+
+    Args:
+        channels: that it reads and gives.
+        activation: a name of `ACTIVATIONS`.
+    """
+
+    def __init__(self, channels: int, activation: str) -> None:
+        super().__init__()
+        self.wide, self.narrow = ConvNorm(channels, channels, 3), ConvNorm(channels, channels)
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return self.activation(self.wide(x) + self.narrow(x))
+
+    def folded(self) -> nn.Sequential:
+        """The same in evaluation, the small kernel added to the centre of the large one."""
+        wide, narrow = self.wide.absorbed(), self.narrow.absorbed()
+        wide.weight += F.pad(narrow.weight, (1, 1, 1, 1))
+        wide.get_parameter("bias").add_(narrow.get_parameter("bias"))
+        return nn.Sequential(wide, self.activation)
 
 
 class ChannelNorm(nn.LayerNorm):

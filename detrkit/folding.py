@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,22 @@ TOLERANCE = 1e-9  # of the largest feature, in float64; a norm folded into the w
 WITH_FIXED_STATISTICS = (FrozenBatchNorm2d, nn.BatchNorm2d)
 
 
+@runtime_checkable
+class Foldable(Protocol):
+    """A module that knows a plainer one of the same function in evaluation, as re-parameterised convolutions do."""
+
+    def folded(self) -> nn.Module:
+        """The plainer one; the module may be used up by it."""
+
+
 @torch.no_grad()
 def folded(model: Folded) -> Folded:
     """A copy of a detector, or of a backbone, for inference: norms folded, weights with the channels last in memory.
 
-    Folded is every batch norm, frozen or in evaluation, that reads a plain convolution; what the backbone says is then
-    compared in float64 with what it said before. The model itself stays as it is. The copy is in evaluation mode, gives
-    no gradients, and refuses to give a state dict, since its entries would fit no model.
+    Folded is every batch norm of the backbone, frozen or in evaluation, that reads a plain convolution; what it says is
+    then compared in float64 with what it said before. So is every `Foldable` elsewhere. The model itself stays as it
+    is. The copy is in evaluation mode, gives no gradients, and refuses to give a state dict, since its entries would
+    fit no model.
 
     Raises:
         ConfigError: the folded backbone does not say the same.
@@ -46,8 +55,18 @@ def folded(model: Folded) -> Folded:
         backbone.set_submodule(norm, what_follows(backbone.get_submodule(norm)))
     check_same(backbone(images.double()), expected, backbone)
     backbone.to(*home).to(memory_format=torch.channels_last)
+    fold_those_that_can(copy)
     copy.register_state_dict_pre_hook(_refuse_state_dict)
     return copy
+
+
+def fold_those_that_can(model: nn.Module) -> None:
+    """Put the plainer module in the place of each `Foldable` outside the backbone, outermost first."""
+    for name, module in [] if isinstance(model, Backbone) else list(model.named_children()):
+        if isinstance(module, Foldable):
+            model.set_submodule(name, module.folded())
+        else:
+            fold_those_that_can(module)
 
 
 def convolutions_before(backbone: nn.Module, images: Tensor) -> Iterator[tuple[str, nn.Conv2d]]:

@@ -18,6 +18,8 @@ TRUNKS = [
     "torchvision(model='shufflenet_v2_x0_5')",
     "torchvision(model='densenet121')",
     "torchvision(model='convnext_tiny')",
+    "resnet_vd(model='r18')",
+    "resnet_vd(model='r50', norm='batch')",
     "tiny",
     "timm(model='test_resnet')",
     "timm(model='test_efficientnet', norm='batch')",
@@ -97,6 +99,20 @@ def test_a_folded_detector_says_the_same(exact):
     assert farthest(copy(images, mask).pair, model(images, mask).pair) < 1e-10
     assert farthest(copy(images).pair, model(images).pair) < 1e-10
     assert copy.label_space == model.label_space
+
+
+@pytest.mark.fast
+@torch.no_grad()
+def test_convolutions_of_neck_and_encoder_fold_too():
+    """Of the hybrid encoder one plain convolution is left for each, also where it was two (RT-DETR)."""
+    model = alive(detrkit.build("rt_detr_tiny", backbone="resnet_vd(model='r18')", num_queries=5))
+    copy, images = folded(model), torch.rand(2, 3, 96, 64, dtype=torch.float64)
+    assert norms(copy) == []
+    assert farthest(copy(images).pair, model(images).pair) < 1e-11
+    assert farthest(copy.float()(images.float()).pair, model(images).pair) < 1e-5
+    convolutions = [sum(isinstance(m, nn.Conv2d) for m in each.encoder.modules()) for each in (model, copy)]
+    assert convolutions[0] - convolutions[1] == 2  # the small branches of one block up and one down
+    assert len(norms(model)) > 30, "the model itself was folded"
 
 
 @pytest.mark.fast

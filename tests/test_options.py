@@ -321,6 +321,7 @@ TRAIN_TABLE = {
     "lr_backbone": (1e-3, rates, {}),
     "lr_factors": ("decoder=0.5", rates, {}),
     "freeze": ("encoder", trained, {}),
+    "no_decay": ("*norm", rates),
     "weight_decay": (0.1, rates, {}),
     "clip_max_norm": (0.0, weights_after, {}),
     "batch_size": (1, first_window, {}),

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detrkit.convolution import ConvNorm
+from detrkit.convolution import ConvNorm, RepConv
 from detrkit.encoders import Encoder
 from detrkit.errors import ConfigError
 from detrkit.fields import Positive, Range
-from detrkit.transformer import ACTIVATIONS, Memory
+from detrkit.transformer import Memory
 
 ACTIVATION = "silu"
 
@@ -123,7 +123,7 @@ class Fusion(nn.Module):
     def __init__(self, in_channels: int, inner: int, out_channels: int, depth: int) -> None:
         super().__init__()
         self.first, self.second = (ConvNorm(in_channels, inner, activation=ACTIVATION) for _ in range(2))
-        self.blocks = nn.ModuleList(RepConv(inner) for _ in range(depth))
+        self.blocks = nn.ModuleList(RepConv(inner, ACTIVATION) for _ in range(depth))
         same = inner == out_channels
         self.last = nn.Identity() if same else ConvNorm(inner, out_channels, activation=ACTIVATION)
 
@@ -133,16 +133,3 @@ class Fusion(nn.Module):
         for block in self.blocks:
             deep = block(shown(deep, seen))
         return self.last(deep + self.second(x))
-
-
-class RepConv(nn.Module):
-    """A 3x3 and a 1x1 convolution side by side, which are one 3x3 once trained (Ding et al. 2021, RepVGG, 3.3)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.wide, self.narrow = ConvNorm(channels, channels, 3), ConvNorm(channels, channels)
-        self.activation = ACTIVATIONS[ACTIVATION]()
-
-    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """[B, C, H, W] -> [B, C, H, W]."""
-        return self.activation(self.wide(x) + self.narrow(x))

@@ -6,7 +6,8 @@ from detrkit.config import DetectorConfig, recipe
 from detrkit.presets.dino import dino_4scale_r50 as _dino_r50
 from detrkit.presets.dino import dino_tiny as _dino_tiny
 
-_RECIPE = {"epochs": 72, "lr_drop": 72, "batch_size": 16, "ema_decay": 0.9999}
+_RECIPE = {"epochs": 72, "lr_drop": 72, "batch_size": 16, "ema_decay": 0.9999, "no_decay": "*norm,*bias"}
+_RECIPE_V2 = {**_RECIPE, "no_decay": "*norm", "warmup_steps": 2000, "amp": "bf16"}
 
 
 def _rt_detr(base: DetectorConfig) -> DetectorConfig:
@@ -55,7 +56,7 @@ def rt_detr_r18() -> DetectorConfig:
     return _small(rt_detr_r50())
 
 
-@recipe(**_RECIPE, warmup_steps=2000, amp="bf16", freeze="backbone.body.stem")
+@recipe(**_RECIPE_V2, freeze="backbone.body.stem")
 def rt_detr_v2_r50() -> DetectorConfig:
     """RT-DETRv2 with a ResNet-50-D (table 2): 53.4 AP on COCO val2017 after 72 epochs, 42 M parameters.
 
@@ -65,7 +66,7 @@ def rt_detr_v2_r50() -> DetectorConfig:
     return rt_detr_r50()
 
 
-@recipe(**{**_RECIPE, "epochs": 120, "lr_drop": 120, "warmup_steps": 2000, "amp": "bf16", "lr_backbone": 1e-4})
+@recipe(**{**_RECIPE_V2, "epochs": 120, "lr_drop": 120, "lr_backbone": 1e-4})
 def rt_detr_v2_r18() -> DetectorConfig:
     """RT-DETRv2 with a ResNet-18-D (table 2): 48.1 AP on COCO val2017 after 120 epochs, 20 M parameters."""
     return rt_detr_r18()
@@ -75,7 +76,9 @@ def rt_detr_v2_r18() -> DetectorConfig:
 def rt_detr_tiny() -> DetectorConfig:
     """The parts of `rt_detr_r50` at the size of `detr_tiny`, on two levels."""
     return _rt_detr(_dino_tiny()).replace(
-        neck="pyramid(levels=2, extra=0, norm='batch', level_embed=False)", encoder="hybrid(expansion=0.5, depth=1)"
+        neck="pyramid(levels=2, extra=0, norm='batch', level_embed=False)",
+        encoder="hybrid(expansion=0.25, depth=1)",
+        dim_feedforward=128,
     )
 
 

@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from detrkit import fields
 from detrkit.config import TrainConfig
 from detrkit.training.parameters import matches, require_matches
 
@@ -14,7 +15,7 @@ from detrkit.training.parameters import matches, require_matches
 def make_optimizer(model: nn.Module, train: TrainConfig) -> AdamW:
     """AdamW over all trainable parameters: the trunk at `lr_backbone`, the rest at `lr` (DETR, appendix A.4).
 
-    The last pattern of `lr_factors` that matches a parameter multiplies its rate.
+    The last pattern of `lr_factors` that matches a parameter multiplies its rate; those of `no_decay` are not decayed.
 
     Raises:
         ConfigError: a pattern matches nothing.
@@ -22,15 +23,17 @@ def make_optimizer(model: nn.Module, train: TrainConfig) -> AdamW:
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     factors = train.factors()
     require_matches("lr_factors", factors, list(trained))
-    groups: dict[tuple[bool, float], list[Tensor]] = {}
+    spared = fields.items(train.no_decay)
+    require_matches("no_decay", spared, list(trained))
+    groups: dict[tuple[bool, float, float], list[Tensor]] = {}
     for name in sorted(trained, key=in_trunk):
         factor = next((factors[pattern] for pattern in reversed(factors) if matches(name, pattern)), 1.0)
-        groups.setdefault((in_trunk(name), factor), []).append(trained[name])
+        decay = 0.0 if any(matches(name, pattern) for pattern in spared) else train.weight_decay
+        groups.setdefault((in_trunk(name), factor, decay), []).append(trained[name])
     rates = {True: train.lr_backbone, False: train.lr}
-    named = [(parameters, rates[trunk] * factor) for (trunk, factor), parameters in groups.items()]
     return AdamW(
-        [{"params": parameters, "lr": rate, "base_lr": rate} for parameters, rate in named],
-        weight_decay=train.weight_decay,
+        {"params": parameters, "lr": rates[trunk] * factor, "base_lr": rates[trunk] * factor, "weight_decay": decay}
+        for (trunk, factor, decay), parameters in groups.items()
     )
 
 
