@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -20,8 +21,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from detrkit.checkpoints.foreign import TORCH, Foreign
-from detrkit.checkpoints.layouts._parts import ATTENTIONS, Refusal, Sizes, one_line
+from detrkit.checkpoints.layouts._attentions import Arguments, attentions_in, refused_attentions
+from detrkit.checkpoints.layouts._parts import ATTENTIONS, Refusal, one_line, refused_neck, refused_positional
 from detrkit.checkpoints.layouts._renaming import Pattern, Renaming
+from detrkit.checkpoints.layouts._sizes import Sizes
+from detrkit.checkpoints.layouts._trunks import refused_trunk
 from detrkit.checkpoints.report import Entry, LoadReport
 from detrkit.config import DetectorConfig, difference
 from detrkit.errors import CheckpointError, ConfigError, DataError, nearest
@@ -31,7 +35,8 @@ if TYPE_CHECKING:
     from detrkit.model import Detector
 
 SIZES = frozenset({"d_model", "num_queries", "num_classes", "enc_layers", "dec_layers", "dim_feedforward"})
-PARTS = frozenset({"backbone", "positional", "matcher", *ATTENTIONS})  # looked at by each layout; the matcher is free
+DECODER_LAYER = re.compile(r"\bdecoder\.layers\.(\d+)\.")
+PARTS = frozenset({"backbone", "neck", "positional", "matcher", *ATTENTIONS})  # told apart; the matcher is free
 
 
 class Layout(ABC):
@@ -41,40 +46,67 @@ class Layout(ABC):
         kinds: what it is found in: ``torch`` for torch files, a ``model_type`` for folders of transformers.
         spellings: tables of its names; where there are several, the one that explains most names is meant.
         superfluous: patterns of entries that a file may hold and no detector of ours needs, with the reason.
-        varies: fields of the configuration that it can tell; all others are as in `base`.
-        writes: whether it can be written too.
+        varies: fields of the configuration that it can tell beside its parts; all others are as in `base`.
+        attentions: arguments by which it tells settings of the attentions.
+        norm: kind of the trunk's norms.
+        learned: whether positions may be learned where those of `base` are not.
     """
 
     kinds: ClassVar[tuple[str, ...]]
     spellings: ClassVar[Mapping[str, Renaming]]
     superfluous: ClassVar[Mapping[str, str]] = {}
     varies: ClassVar[frozenset[str]]
-    writes: ClassVar[bool] = True
+    attentions: ClassVar[Arguments]
+    norm: ClassVar[str] = "frozen"
+    learned: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
         """The name of its file."""
         return type(self).__module__.rpartition(".")[2]
 
+    @abstractmethod
     def base(self, spelling: str) -> DetectorConfig:
         """The configuration of which it varies some fields."""
-        return DetectorConfig()
 
-    @abstractmethod
+    def prepared(self, foreign: Foreign, spelling: str) -> Foreign:
+        """A file with what it leaves unsaid."""
+        return foreign
+
+    def allows(self, foreign: Foreign, spelling: str) -> bool:
+        """Whether what a file tells beside tensors fits a spelling."""
+        return True
+
     def config(self, foreign: Foreign, spelling: str, sizes: Sizes) -> DetectorConfig:
-        """The configuration that a file tells and its tensors show.
+        """The configuration that a prepared file tells and its tensors show.
 
         Raises:
             CheckpointError: it tells what we cannot express, or contradicts its tensors.
         """
+        base = self.base(spelling)
+        shown = {**sizes.fields(base), "neck": sizes.neck(base), "positional": sizes.positional(base)}
+        attentions = attentions_in(foreign.told, base, self.attentions)
+        return base.replace(**{**self.fields(foreign, spelling, sizes), **attentions, **shown})
 
     @abstractmethod
-    def told(self, config: DetectorConfig) -> dict[str, Any]:
+    def fields(self, foreign: Foreign, spelling: str, sizes: Sizes) -> dict[str, Any]:
+        """The trunk, and the fields that words tell and no tensor shows; as `config`."""
+
+    @abstractmethod
+    def told(self, config: DetectorConfig, spelling: str) -> dict[str, Any]:
         """What a file says beside tensors, the inverse of `config`."""
 
-    @abstractmethod
+    def files(self, model: Detector, told: Mapping[str, Any], spelling: str) -> dict[str, dict[str, Any]]:
+        """The tables that stand beside the tensors in a folder, by file name."""
+        return {}
+
     def refused_parts(self, config: DetectorConfig, spelling: str) -> Iterator[Refusal]:
         """Parts of a configuration that the layout cannot express."""
+        base = self.base(spelling)
+        yield from refused_attentions(config, base, self.attentions)
+        yield from refused_trunk(config, norm=self.norm)
+        yield from refused_neck(config, base)
+        yield from refused_positional(config, base, learned=self.learned)
 
     def label_space(self, foreign: Foreign, count: int) -> LabelSpace:
         """The classes; where nothing names them, 91 are COCO's raw ids."""
@@ -96,15 +128,16 @@ class Layout(ABC):
 
 
 class Chosen(NamedTuple):
-    """A layout and one of its spellings."""
+    """A layout, one of its spellings, and the number of decoder layers."""
 
     layout: Layout
     spelling: str
+    layers: int
 
     @property
     def renaming(self) -> Renaming:
         """The table of names."""
-        return self.layout.spellings[self.spelling]
+        return self.layout.spellings[self.spelling].of(self.layers)
 
 
 @cache
@@ -115,15 +148,20 @@ def layouts() -> tuple[Layout, ...]:
     return tuple(module.LAYOUT for module in modules)
 
 
+def layouts_of(kind: str) -> list[Layout]:
+    """The layouts that are found in files of a kind."""
+    return [layout for layout in layouts() if kind in layout.kinds]
+
+
 def choose(foreign: Foreign) -> Chosen:
     """The layout and spelling that explain most names of a file.
 
     Raises:
         CheckpointError: no layout is for this kind of file, or none explains half of its names.
     """
-    kinds = sorted({kind for layout in layouts() for kind in layout.kinds})
-    if foreign.kind not in kinds:
-        known = [kind for kind in kinds if kind != TORCH]
+    able = layouts_of(foreign.kind)
+    if not able:
+        known = sorted({kind for layout in layouts() for kind in layout.kinds if kind != TORCH})
         raise CheckpointError(
             "no layout for this model type",
             path=foreign.path,
@@ -131,8 +169,9 @@ def choose(foreign: Foreign) -> Chosen:
             value=foreign.kind,
             hint=nearest(foreign.kind, known),
         )
-    able = [layout for layout in layouts() if foreign.kind in layout.kinds]
-    candidates = [Chosen(layout, spelling) for layout in able for spelling in layout.spellings]
+    layers = len({found[1] for name in foreign.tensors if (found := DECODER_LAYER.search(name))})
+    candidates = [Chosen(layout, spelling, layers) for layout in able for spelling in layout.spellings]
+    candidates = [chosen for chosen in candidates if chosen.layout.allows(foreign, chosen.spelling)]
     scores = [chosen.renaming.explained(foreign.tensors) for chosen in candidates]
     best = max(scores)
     if 2 * best < len(foreign.tensors):
@@ -154,6 +193,7 @@ def load_foreign(foreign: Foreign) -> Detector:
     from detrkit.model import build
 
     chosen = choose(foreign)
+    foreign = chosen.layout.prepared(foreign, chosen.spelling)
     weights = chosen.renaming.to_ours(foreign.tensors, path=foreign.path)
     sizes = Sizes(weights, chosen.renaming, foreign.path)
     try:
@@ -184,10 +224,11 @@ def fit(
         CheckpointError: an entry is missing, unknown, or of another shape or kind of number.
     """
     renaming = chosen.renaming
-    surplus = [name for name in foreign.tensors if renaming.ours(name) not in own]
+    used = {part for name in own for part in renaming.place(name, foreign.tensors)}
     notes = {
-        name: "a copy of another entry" if renaming.repeats(name) else _reason(name, chosen.layout.superfluous)
-        for name in surplus
+        name: "a copy of another entry" if renaming.ours(name) in own else _reason(name, chosen.layout.superfluous)
+        for name in foreign.tensors
+        if name not in used
     }
     unknown = [name for name, note in notes.items() if note is None]
     if missing := [name for name in own if name not in weights]:
@@ -196,7 +237,7 @@ def fit(
             f"{_entries(len(wanted))} missing", path=foreign.path, field=wanted[0], hint=_nearest(wanted[0], unknown)
         )
     for name, tensor in own.items():
-        _check_tensor(weights[name], tensor, foreign.path, " + ".join(renaming.theirs(name)))
+        _check_tensor(weights[name], tensor, foreign.path, " + ".join(renaming.place(name, foreign.tensors)))
     if unknown:
         names = [theirs for name in own for theirs in renaming.theirs(name)]
         raise CheckpointError(
@@ -209,7 +250,7 @@ def fit(
 
 
 def _entry(name: str, tensor: Tensor, own: Tensor, foreign: Foreign, renaming: Renaming) -> Entry:
-    source = " + ".join(foreign.sources[part] for part in renaming.theirs(name))
+    source = " + ".join(foreign.sources[part] for part in renaming.place(name, foreign.tensors))
     note = "" if tensor.dtype == own.dtype else f"{tensor.dtype} -> {own.dtype}".replace("torch.", "")
     return Entry("loaded" if source == name else "renamed", name, source, note)
 
@@ -238,12 +279,21 @@ def _check_tensor(tensor: Tensor, own: Tensor, path: Path, field: str) -> None:
         )
 
 
-def express(model: Detector, candidates: Iterable[Chosen], path: Path) -> tuple[Chosen, dict[str, Tensor]]:
-    """The first candidate that can express a model, and the model's state dict in its names and order.
+def express(
+    model: Detector, able: Mapping[Any, Iterable[str]], path: Path
+) -> tuple[Chosen, dict[str, Tensor], dict[str, Any]]:
+    """How a model is written: the first layout and spelling that can express it, tensors in their order, and words.
+
+    Args:
+        model: the model.
+        able: spellings that may be used, by layout.
+        path: where it will be written, for errors.
 
     Raises:
         CheckpointError: none can; says what keeps the nearest one from it.
     """
+    layers = model.config.dec_layers
+    candidates = [Chosen(layout, spelling, layers) for layout, spellings in able.items() for spelling in spellings]
     refusals = {chosen: chosen.layout.refusals(model.config, chosen.spelling) for chosen in candidates}
     chosen = min(refusals, key=lambda candidate: len(refusals[candidate]))
     if found := refusals[chosen]:
@@ -255,7 +305,8 @@ def express(model: Detector, candidates: Iterable[Chosen], path: Path) -> tuple[
             value="None" if value is None else value,
             expected=expected,
         )
-    return chosen, chosen.renaming.from_ours(model.state_dict())
+    told = chosen.layout.told(model.config, chosen.spelling)
+    return chosen, chosen.renaming.from_ours(model.state_dict()), told
 
 
 def with_dilation(foreign: Foreign, dilation: bool | None) -> Foreign:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Container, Iterable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,26 +46,35 @@ class _Row(NamedTuple):
     theirs: tuple[Pattern, ...]
 
 
+Place = tuple[str, ...]
+"""Where an entry of ours stands in a file: one name, or those of its parts in order."""
+
+
 class Renaming:
-    """A bijection between entries in our names and entries in those of a foreign layout.
+    """Entries in our names and in those of a foreign layout, one table for both directions.
 
     Args:
         rows: pairs of our pattern and theirs, both with the same wildcards in the same order. Where theirs is a tuple,
-            one tensor of ours holds several of theirs, joined along the first dimension. Rows stand in the order of the
-            foreign state dict; neighbours that begin alike before ``#`` take turns, number by number.
-        copies: patterns of foreign entries that only repeat others, where a shared module stands in several places.
+            one tensor of ours holds several of theirs, joined along the first dimension. Where several rows have the
+            same pattern of ours, the entry stands in several places: all are written, any is enough to read it, and
+            they must agree. ``{layers}`` stands for the number of decoder layers; a row with ``{layer}`` for as many
+            rows, one a layer. Rows stand in the order of the foreign state dict; neighbours that begin alike before
+            ``#`` take turns, number by number.
+        layers: number of decoder layers; see `of`.
     """
 
-    def __init__(self, rows: Iterable[Row], copies: Iterable[str] = ()) -> None:
-        self.copies = tuple(map(Pattern, copies))
+    def __init__(self, rows: Iterable[Row], layers: int = 6) -> None:
+        self.given = tuple(rows)
         self.rows = tuple(
             _Row(Pattern(ours), tuple(map(Pattern, (theirs,) if isinstance(theirs, str) else theirs)))
-            for ours, theirs in rows
+            for row in self.given
+            for ours, theirs in _numbered(row, layers)
         )
         starts = [row.theirs[0].start for row in self.rows]
         self.blocks = tuple(starts.index(start) for start in starts)
         self.ours = lru_cache(maxsize=10_000)(self._ours)
-        self.theirs = lru_cache(maxsize=10_000)(self._theirs)
+        self.places = lru_cache(maxsize=10_000)(self._places)
+        self.of = lru_cache(maxsize=10)(partial(Renaming, self.given))
 
     def _ours(self, name: str) -> str | None:
         """Our name for a foreign entry, or for the entry that it is a part of; None where the table has none."""
@@ -75,39 +84,44 @@ class Renaming:
                     return row.ours.fill(values)
         return None
 
-    def _theirs(self, name: str) -> tuple[str, ...]:
-        """Their names, several where ours joins parts, for an entry of ours; empty where the table has none."""
-        index, values = self._place(name)
-        return () if index is None else tuple(pattern.fill(values) for pattern in self.rows[index].theirs)
+    def _places(self, name: str) -> tuple[Place, ...]:
+        """All places of an entry of ours, the first being the one that a file must have."""
+        found = ((row, row.ours.match(name)) for row in self.rows)
+        return tuple(tuple(part.fill(values) for part in row.theirs) for row, values in found if values is not None)
 
-    def _place(self, name: str) -> tuple[int | None, tuple[str, ...]]:
-        for index, row in enumerate(self.rows):
-            if (values := row.ours.match(name)) is not None:
-                return index, values
-        return None, ()
+    def theirs(self, name: str) -> Place:
+        """The first place of an entry of ours; empty where the table has none."""
+        return next(iter(self.places(name)), ())
+
+    def place(self, name: str, state: Container[str]) -> Place:
+        """The first place of an entry of ours that a file has whole; its very first place where the file has none."""
+        places = self.places(name)
+        return next((place for place in places if all(part in state for part in place)), self.theirs(name))
 
     def explained(self, names: Iterable[str]) -> int:
-        """How many of these foreign names the table knows, copies included."""
-        return sum(self.ours(name) is not None or self.repeats(name) for name in names)
-
-    def repeats(self, name: str) -> bool:
-        """Whether a foreign entry only repeats another."""
-        return any(pattern.match(name) is not None for pattern in self.copies)
+        """How many of these foreign names the table knows."""
+        return sum(self.ours(name) is not None for name in names)
 
     def to_ours(self, state: Mapping[str, Tensor], *, path: Path | None = None) -> dict[str, Tensor]:
         """A foreign state dict in our names; unknown entries, and joined ones that lack a part, are left out.
 
         Raises:
-            CheckpointError: parts of one tensor whose shapes do not fit each other.
+            CheckpointError: parts of one tensor whose shapes do not fit each other, or places that do not agree.
         """
         found: dict[str, Tensor] = {}
-        for name in state:
-            ours = self.ours(name)
-            if ours is None or ours in found:
-                continue
-            theirs = self.theirs(ours)
-            if all(part in state for part in theirs):
-                found[ours] = _joined({part: state[part] for part in theirs}, path)
+        for ours in {name: None for name in map(self.ours, state) if name is not None}:
+            whole = [place for place in self.places(ours) if all(part in state for part in place)]
+            tensors = [_joined({part: state[part] for part in place}, path) for place in whole]
+            for place, copy in zip(whole[1:], tensors[1:], strict=True):
+                if not _same(copy, tensors[0]):
+                    raise CheckpointError(
+                        "is a copy of another entry, but differs",
+                        path=path,
+                        field=" + ".join(place),
+                        expected=f"what {' + '.join(whole[0])} holds",
+                    )
+            if tensors:
+                found[ours] = tensors[0]
         return found
 
     def from_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -116,19 +130,36 @@ class Renaming:
         Raises:
             CheckpointError: an entry for which the layout has no place.
         """
+        if lost := [name for name in state if not self.places(name)]:
+            raise CheckpointError("the layout has no place for this entry", field=lost[0])
         found: dict[str, Tensor] = {}
-        for name in sorted(state, key=self._order):
-            theirs = self.theirs(name)
-            parts = state[name].chunk(len(theirs)) if len(theirs) > 1 else (state[name],)
-            found.update(zip(theirs, parts, strict=True))
+        for place, name in sorted(self._all_places(state), key=lambda item: self._order(item[0])):
+            parts = state[name].chunk(len(place)) if len(place) > 1 else (state[name],)
+            found.update(zip(place, parts, strict=True))
         return found
 
-    def _order(self, name: str) -> tuple[int, list[int], int]:
-        """Where an entry of ours stands among theirs."""
-        index, values = self._place(name)
-        if index is None:
-            raise CheckpointError("the layout has no place for this entry", field=name)
+    def _all_places(self, names: Iterable[str]) -> list[tuple[Place, str]]:
+        return [(place, name) for name in names for place in self.places(name)]
+
+    def _order(self, place: Place) -> tuple[int, list[int], int]:
+        """Where a place stands among theirs."""
+        found = ((index, row.theirs[0].match(place[0])) for index, row in enumerate(self.rows))
+        index, values = next((index, values) for index, values in found if values is not None)
         return self.blocks[index], [int(value) for value in values if value.isdecimal()], index
+
+
+def _numbered(row: Row, layers: int) -> list[Row]:
+    """The rows that a row with ``{layer}`` or ``{layers}`` stands for."""
+
+    def filled(text: str, layer: int) -> str:
+        return text.replace("{layers}", str(layers)).replace("{layer}", str(layer))
+
+    ours, theirs = row
+    texts = (theirs,) if isinstance(theirs, str) else theirs
+    several = any("{layer}" in text for text in (ours, *texts))
+    return [
+        (filled(ours, layer), tuple(filled(text, layer) for text in texts)) for layer in range(layers if several else 1)
+    ]
 
 
 def _joined(parts: Mapping[str, Tensor], path: Path | None) -> Tensor:
@@ -139,3 +170,8 @@ def _joined(parts: Mapping[str, Tensor], path: Path | None) -> Tensor:
         shapes = ", ".join(f"{name} {tuple(part.shape)}" for name, part in parts.items())
         raise CheckpointError("parts of one tensor do not fit each other", path=path, value=f"({shapes})")
     return torch.cat(list(parts.values()))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    alike = one.shape == other.shape and one.dtype == other.dtype
+    return alike and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from detrkit.checkpoints.foreign import Foreign
-from detrkit.checkpoints.layouts._focal import Descendant
-from detrkit.checkpoints.layouts._parts import trunk_rows
 from detrkit.checkpoints.layouts._renaming import Renaming, Row
-from detrkit.checkpoints.layouts.official import layer_rows
+from detrkit.checkpoints.layouts._torch_file import TorchFile, layer_rows
+from detrkit.checkpoints.layouts._trunks import trunk_rows
 from detrkit.config import DetectorConfig
 from detrkit.presets import unchecked
 
@@ -43,10 +41,9 @@ ROWS: list[Row] = [
 
 
 @final
-class Conditional(Descendant):
+class Conditional(TorchFile):
     """Conditional DETR (Meng et al., ICCV 2021)."""
 
-    table = "queries.positions.weight"
     spellings: ClassVar[dict[str, Renaming]] = {
         "": Renaming(
             [
@@ -57,8 +54,8 @@ class Conditional(Descendant):
         )
     }
 
-    def preset(self, foreign: Foreign) -> DetectorConfig:
-        """As the template."""
+    def base(self, spelling: str) -> DetectorConfig:
+        """The preset."""
         return unchecked("conditional_detr_r50")
 
 

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-from detrkit.checkpoints.foreign import Foreign
-from detrkit.checkpoints.layouts._focal import Descendant
-from detrkit.checkpoints.layouts._renaming import Renaming
+from detrkit.checkpoints.layouts._renaming import Renaming, Row
+from detrkit.checkpoints.layouts._torch_file import TorchFile
 from detrkit.checkpoints.layouts.conditional import ROWS
 from detrkit.config import DetectorConfig
 from detrkit.presets import unchecked
 
+HEADS: list[Row] = [
+    ("decoder.placement.position_head.layers.#.*", "transformer.decoder.ref_point_head.layers.#.*"),
+    ("decoder.placement.size_head.layers.#.*", "transformer.decoder.ref_anchor_head.layers.#.*"),
+    ("bbox_embed.layers.#.*", "transformer.decoder.bbox_embed.layers.#.*"),
+    ("queries.anchors.weight", "refpoint_embed.weight"),
+]
+PRESETS = {"dab": "dab_detr_r50", "dn": "dn_detr_r50"}
+
 
 @final
-class Dab(Descendant):
+class Dab(TorchFile):
     """DAB-DETR (Liu et al., ICLR 2022), and DN-DETR (Li et al., CVPR 2022) where there is a table of labels."""
 
-    table = "queries.anchors.weight"
     spellings: ClassVar[dict[str, Renaming]] = {
-        "": Renaming(
-            [
-                *ROWS,
-                ("decoder.placement.position_head.layers.#.*", "transformer.decoder.ref_point_head.layers.#.*"),
-                ("decoder.placement.size_head.layers.#.*", "transformer.decoder.ref_anchor_head.layers.#.*"),
-                ("queries.anchors.weight", "refpoint_embed.weight"),
-                ("queries.labels.weight", "label_enc.weight"),
-            ],
-            copies=["transformer.decoder.bbox_embed.*"],
-        )
+        "dab": Renaming([*ROWS, *HEADS]),
+        "dn": Renaming([*ROWS, *HEADS, ("queries.labels.weight", "label_enc.weight")]),
     }
 
-    def preset(self, foreign: Foreign) -> DetectorConfig:
-        """As the template."""
-        return unchecked("dn_detr_r50" if "label_enc.weight" in foreign.tensors else "dab_detr_r50")
+    def base(self, spelling: str) -> DetectorConfig:
+        """The preset."""
+        return unchecked(PRESETS[spelling])
 
 
 LAYOUT = Dab()

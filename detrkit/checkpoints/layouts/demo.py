@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar, final
 
-from detrkit.checkpoints.layouts._parts import Refusal, refused_positional, trunk_rows
 from detrkit.checkpoints.layouts._renaming import Renaming, Row
-from detrkit.checkpoints.layouts.official import TRANSFORMER, TorchFile
+from detrkit.checkpoints.layouts._torch_file import TorchFile
+from detrkit.checkpoints.layouts._trunks import trunk_rows
+from detrkit.checkpoints.layouts.official import TRANSFORMER
 from detrkit.config import DetectorConfig
 from detrkit.presets import unchecked
 
@@ -37,7 +37,10 @@ def rows(trunk: list[Row]) -> list[Row]:
 class Demo(TorchFile):
     """Positions and queries given once, at the input; one linear layer for boxes (DETR, appendix A.6)."""
 
+    arguments = TorchFile.arguments | {"eos_coef"}
+    varies = TorchFile.varies | {"eos_coef"}
     norm = "batch"
+    learned = True
     spellings: ClassVar[dict[str, Renaming]] = {
         "paper": Renaming(rows(LISTING)),
         "notebook": Renaming(rows(trunk_rows("backbone"))),
@@ -46,11 +49,6 @@ class Demo(TorchFile):
     def base(self, spelling: str) -> DetectorConfig:
         """The preset; the notebook multiplies the projected features by a tenth."""
         return unchecked("detr_demo").replace(feature_scale=1.0 if spelling == "paper" else 0.1)
-
-    def refused_parts(self, config: DetectorConfig, spelling: str) -> Iterator[Refusal]:
-        """As the contract."""
-        yield from super().refused_parts(config, spelling)
-        yield from refused_positional(config, kinds=("learned",))
 
 
 LAYOUT = Demo()
