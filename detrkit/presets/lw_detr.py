@@ -43,7 +43,7 @@ _RECIPE = {"epochs": 60, "lr_drop": 60, "batch_size": 32, "lr_backbone": 1.5e-4,
 def lw_detr_small() -> DetectorConfig:
     """LW-DETR-small (table 2): 48.0 AP on COCO val2017 after Objects365 and 60 epochs, 15 M parameters."""
     return _lw_detr(_rt_detr_r50()).replace(
-        backbone="vit(depth=10, windowed=(0, 1, 3, 6, 7, 9), taken=(3, 5, 6, 10))",
+        backbone="vit",
         decoder_cross_attention="deformable(heads=16, points=2)",
         dec_layers=3,
         num_classes=91,
@@ -55,7 +55,7 @@ def lw_detr_small() -> DetectorConfig:
 def lw_detr_tiny() -> DetectorConfig:
     """LW-DETR-tiny (table 2): 42.6 AP on COCO val2017 after Objects365 and 60 epochs, 12 M parameters."""
     return lw_detr_small().replace(
-        backbone="vit(depth=6, windowed=(0, 2, 4), taken=(2, 4, 6))", num_queries=100, selection="topk(k=100)"
+        backbone="vit(depth=6, windowed=(0, 2, 4), taken=(2, 4, 6))", num_queries=100, selection="topk"
     )
 
 
