@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from detrkit.checkpoints.foreign import Foreign
 from detrkit.checkpoints.layouts._attentions import Arguments, with_settings
@@ -16,7 +16,6 @@ from detrkit.checkpoints.layouts._renaming import Row
 from detrkit.checkpoints.layouts._sizes import Sizes
 from detrkit.config import DetectorConfig
 
-TABLES = ("model.reference_point_embed", "model.query_feat")
 TRUNK, PROJECTOR = "model.backbone.backbone", "model.backbone.projector"
 SHOWN = {
     "d_model": "d_model",
@@ -28,14 +27,27 @@ SHOWN = {
 """Their field -> ours, where tensors show the value as well."""
 
 
-def block_rows(theirs: Mapping[str, str]) -> list[Row]:
+class Names(NamedTuple):
+    """What the attention of the trunk is called: in memory, or in files, which keep the names of before version 5."""
+
+    query: str
+    key: str
+    value: str
+    out: str
+
+
+IN_MEMORY = Names("q_proj", "k_proj", "v_proj", "o_proj")
+IN_FILES = Names("attention.query", "attention.key", "attention.value", "output")
+
+
+def block_rows(names: Names, theirs: Mapping[str, str]) -> list[Row]:
     """Rows of the trunk's blocks, ours to theirs, whose queries, keys and values are ours joined."""
     ours, layer = "backbone.blocks.#", f"{TRUNK}.encoder.layer.#"
-    weights = tuple(f"{layer}.attention.{part}_proj.weight" for part in "qkv")
+    weights = tuple(f"{layer}.attention.{part}.weight" for part in names[:3])
     return [
         *((f"{ours}.{name}", f"{layer}.{other}") for name, other in theirs.items()),
         (f"{ours}.attn.qkv.weight", weights),
-        (f"{ours}.attn.proj.*", f"{layer}.attention.o_proj.*"),
+        (f"{ours}.attn.proj.*", f"{layer}.attention.{names.out}.*"),
     ]
 
 
@@ -55,7 +67,7 @@ def decoder_rows() -> list[Row]:
     ours, theirs = "decoder.layers.#", "model.decoder.layers.#"
     norms = {"self_attn": "self_attn_layer_norm", "cross_attn": "cross_attn_layer_norm", "ffn": "layer_norm"}
     return [
-        *table_rows(*TABLES),
+        *table_rows("model.reference_point_embed", "model.query_feat"),
         *dense_rows(f"{ours}.self_attn", f"{theirs}.self_attn", "o_proj"),
         (f"{ours}.cross_attn.*", f"{theirs}.cross_attn.*"),
         *((f"{ours}.{name}_residual.norm.*", f"{theirs}.{other}.*") for name, other in norms.items()),
@@ -117,7 +129,7 @@ class VitHub(Hub):
 
     def prepared(self, foreign: Foreign, spelling: str) -> Foreign:
         """As the template, with the tables of queries cut into groups."""
-        return cut(super().prepared(foreign, spelling), TABLES, number_of_groups(foreign, "model"))
+        return cut(super().prepared(foreign, spelling))
 
     def config(self, foreign: Foreign, spelling: str, sizes: Sizes) -> DetectorConfig:
         """As the contract."""
@@ -127,7 +139,7 @@ class VitHub(Hub):
     def fields(self, foreign: Foreign, spelling: str, sizes: Sizes) -> dict[str, Any]:
         """As the contract."""
         told, base = foreign.told, self.base(spelling)
-        shown = {**sizes.fields(base), "group_detr": number_of_groups(foreign, "model")}
+        shown = {**sizes.fields(base), "group_detr": number_of_groups(foreign)}
         check_fixed(foreign, {"num_channels": 3, **self.fixed})
         for field, ours in SHOWN.items():
             if told.get(field, shown[ours]) != shown[ours]:

@@ -6,30 +6,44 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
-from detrkit.checkpoints.layouts._hub_vit import PROJECTOR, TRUNK, VitHub, block_rows, decoder_rows, projector_rows
+from detrkit.checkpoints.layouts._hub_vit import (
+    IN_FILES,
+    IN_MEMORY,
+    PROJECTOR,
+    TRUNK,
+    Names,
+    VitHub,
+    block_rows,
+    decoder_rows,
+    projector_rows,
+)
 from detrkit.checkpoints.layouts._renaming import Renaming, Row
 from detrkit.config import DetectorConfig
 from detrkit.presets import unchecked
 
-BLOCK = {
-    "ls1.gamma": "gamma_1",
-    "ls2.gamma": "gamma_2",
-    "attn.q_bias": "attention.q_proj.bias",
-    "attn.v_bias": "attention.v_proj.bias",
-    "mlp.linear1.*": "intermediate.fc1.*",
-    "mlp.linear2.*": "intermediate.fc2.*",
-    "norm1.*": "layernorm_before.*",
-    "norm2.*": "layernorm_after.*",
-}
 LEVEL = f"{PROJECTOR}.scale_layers.#"
-ROWS: list[Row] = [
-    ("backbone.pos_embed", f"{TRUNK}.embeddings.position_embeddings"),
-    ("backbone.patch_embed.*", f"{TRUNK}.embeddings.projection.*"),
-    *block_rows(BLOCK),
-    ("neck.levels.#.samplings.#.*", f"{LEVEL}.sampling_layers.#.layers.0.*"),
-    *projector_rows("neck.levels.#", LEVEL),
-    *decoder_rows(),
-]
+
+
+def rows(names: Names) -> list[Row]:
+    """The table of a version."""
+    block = {
+        "ls1.gamma": "gamma_1",
+        "ls2.gamma": "gamma_2",
+        "attn.q_bias": f"attention.{names.query}.bias",
+        "attn.v_bias": f"attention.{names.value}.bias",
+        "mlp.linear1.*": "intermediate.fc1.*",
+        "mlp.linear2.*": "intermediate.fc2.*",
+        "norm1.*": "layernorm_before.*",
+        "norm2.*": "layernorm_after.*",
+    }
+    return [
+        ("backbone.pos_embed", f"{TRUNK}.embeddings.position_embeddings"),
+        ("backbone.patch_embed.*", f"{TRUNK}.embeddings.projection.*"),
+        *block_rows(names, block),
+        ("neck.levels.#.samplings.#.*", f"{LEVEL}.sampling_layers.#.layers.0.*"),
+        *projector_rows("neck.levels.#", LEVEL),
+        *decoder_rows(),
+    ]
 
 
 @final
@@ -55,7 +69,7 @@ class LwDetr(VitHub):
         "use_absolute_position_embeddings": True,
     }
     fixed: ClassVar[dict[str, Any]] = {**VitHub.fixed, "batch_norm_eps": 1e-5}
-    spellings: ClassVar[dict[str, Renaming]] = {"v5 vit": Renaming(ROWS)}
+    spellings: ClassVar[dict[str, Renaming]] = {"v4 vit": Renaming(rows(IN_FILES)), "v5 vit": Renaming(rows(IN_MEMORY))}
 
     def base(self, spelling: str) -> DetectorConfig:
         """The preset."""

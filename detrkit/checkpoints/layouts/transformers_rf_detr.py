@@ -1,12 +1,21 @@
-"""RF-DETR as the library transformers keeps it."""
+"""RF-DETR as the library transformers keeps it: under the official names in files, under others in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
-from detrkit.checkpoints.layouts._hub_vit import PROJECTOR, TRUNK, VitHub, block_rows, decoder_rows, projector_rows
+from detrkit.checkpoints.layouts._hub_vit import (
+    IN_MEMORY,
+    PROJECTOR,
+    TRUNK,
+    VitHub,
+    block_rows,
+    decoder_rows,
+    projector_rows,
+)
 from detrkit.checkpoints.layouts._renaming import Renaming, Row
+from detrkit.checkpoints.layouts.rf_detr import ROWS as OFFICIAL
 from detrkit.config import DetectorConfig
 from detrkit.necks.projector import NORM_EPS
 from detrkit.presets import unchecked
@@ -26,7 +35,7 @@ ROWS: list[Row] = [
     ("backbone.pos_embed", f"{EMBEDDINGS}.position_embeddings"),
     ("backbone.patch_embed.*", f"{EMBEDDINGS}.patch_embeddings.projection.*"),
     ("backbone.blocks.#.attn.qkv.bias", tuple(f"{TRUNK}.encoder.layer.#.attention.{part}_proj.bias" for part in "qkv")),
-    *block_rows(BLOCK),
+    *block_rows(IN_MEMORY, BLOCK),
     ("backbone.norm.*", f"{TRUNK}.layernorm.*"),
     *projector_rows("neck.levels.0", PROJECTOR),
     *decoder_rows(),
@@ -59,7 +68,7 @@ class RfDetr(VitHub):
         "use_mask_token": True,
     }
     fixed: ClassVar[dict[str, Any]] = {**VitHub.fixed, "num_feature_levels": 1}
-    spellings: ClassVar[dict[str, Renaming]] = {"v5 dinov2": Renaming(ROWS)}
+    spellings: ClassVar[dict[str, Renaming]] = {"v4 dinov2": Renaming(OFFICIAL), "v5 dinov2": Renaming(ROWS)}
 
     def base(self, spelling: str) -> DetectorConfig:
         """The preset."""
