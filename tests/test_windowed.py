@@ -254,6 +254,7 @@ def test_official_files_are_read_under_every_name_of_their_manifest(shared, tmp_
         entry: tuple(int(side) for side in shape.strip("()").split(",") if side.strip()) for entry, shape in lines
     }
     state = {entry: torch.randn(shape, generator=generator) for entry, shape in shapes.items()}
+    state |= {entry: torch.tensor(7) for entry in state if entry.endswith("num_batches_tracked")}
     torch.save({"model": state}, tmp_path / "official.pth")
     model = detrkit.load(tmp_path / "official.pth")
     assert difference(model.config, detrkit.config(OFFICIAL[name])) == {}

@@ -84,7 +84,7 @@ class PlainTransformer(Backbone):
 
     @staticmethod
     def problems(
-        width: int, depth: int, heads: int, windowed: Sequence[int] | None, taken: Sequence[int]
+        width: int, depth: int, heads: int, taken: Sequence[int], windowed: Sequence[int] = ()
     ) -> Iterator[str]:
         """Refuse heads that do not divide the width, and blocks and maps that there are not."""
         if width % heads:

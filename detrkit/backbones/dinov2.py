@@ -56,7 +56,7 @@ class Dinov2Backbone(PlainTransformer):
         swapped: bool = False,
         weights: str | Path | None = None,
     ) -> None:
-        if found := list(self.problems(width, depth, heads, None, taken)):
+        if found := list(self.problems(width, depth, heads, taken)):
             raise ConfigError(f"dinov2: {line}" for line in found)
         windowed = [number for number in range(depth) if number not in taken]
         super().__init__(width, depth, heads, patch, grid, windows, windowed, taken, swapped)

@@ -56,7 +56,7 @@ class VitBackbone(PlainTransformer):
         taken: tuple[int, ...] = (3, 5, 6, 10),
         weights: str | Path | None = None,
     ) -> None:
-        if found := list(self.problems(width, depth, heads, windowed, taken)):
+        if found := list(self.problems(width, depth, heads, taken, windowed)):
             raise ConfigError(f"vit: {line}" for line in found)
         super().__init__(width, depth, heads, patch, grid, windows, windowed, taken)
         self.fill(weights)

@@ -6,7 +6,14 @@ from detrkit.config import DetectorConfig, recipe
 from detrkit.presets.dino import dino_4scale_r50 as _dino_r50
 from detrkit.presets.dino import dino_tiny as _dino_tiny
 
-_RECIPE = {"transforms": "rt_detr", "epochs": 72, "lr_drop": 72, "batch_size": 16, "ema_decay": 0.9999, "no_decay": "*norm,*bias"}
+_RECIPE = {
+    "transforms": "rt_detr",
+    "epochs": 72,
+    "lr_drop": 72,
+    "batch_size": 16,
+    "ema_decay": 0.9999,
+    "no_decay": "*norm,*bias",
+}
 _RECIPE_V2 = {**_RECIPE, "no_decay": "*norm", "warmup_steps": 2000, "amp": "bf16"}
 
 
