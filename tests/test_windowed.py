@@ -12,8 +12,10 @@ import detrkit
 from detrkit.config import difference
 from detrkit.criterion import SetCriterion
 from detrkit.errors import CheckpointError, ConfigError
+from detrkit.presets import training_recipe
 from detrkit.registry import REGISTRY
 from detrkit.testing.tensors import check_close
+from detrkit.training.optimizer import make_optimizer
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -72,6 +74,23 @@ def test_folders_of_transformers_in_the_golden_answers_out(golden, tmp_path, nam
 def test_presets_have_the_published_number_of_parameters(preset, parameters):
     with torch.device("meta"):
         assert sum(p.numel() for p in detrkit.build(preset).parameters()) == parameters
+
+
+@pytest.mark.parametrize("preset", ["lw_detr_tiny", "lw_detr_small", "rf_detr_base", "rf_detr_nano"])
+def test_recipes_slow_the_trunk_down_block_by_block(preset):
+    with torch.device("meta"):
+        model = detrkit.build(preset)
+    rates = {
+        id(p): group for group in make_optimizer(model, training_recipe(preset)).param_groups for p in group["params"]
+    }
+    blocks = [block.attn.qkv.weight for block in model.backbone.blocks if block.attn.qkv.weight.requires_grad]
+    found = [rates[id(weight)]["lr"] for weight in (model.backbone.patch_embed.weight, *blocks)]
+    assert found[1:] == pytest.approx([0.8 ** (len(blocks) - 1 - i) * found[-1] for i in range(len(blocks))], rel=5e-3)
+    assert found[0] < found[1]
+    assert rates[id(model.class_embed.weight)]["lr"] == 1e-4
+    assert rates[id(model.decoder.norm.weight)]["lr"] == pytest.approx(0.7e-4)
+    assert rates[id(model.backbone.blocks[0].norm1.weight)]["weight_decay"] == 0
+    assert rates[id(model.decoder.norm.weight)]["weight_decay"] == 1e-4
 
 
 # --- beside transformers ----------------------------------------------------------------------------------------------

@@ -36,7 +36,14 @@ def _rates(depth: int, layers: int, *embeddings: str) -> str:
     return ",".join(["decoder=0.7", *(f"backbone{name}={0.7**2 * 0.8**decay:.4f}" for name, decay in decays.items())])
 
 
-_RECIPE = {"epochs": 60, "lr_drop": 60, "batch_size": 32, "lr_backbone": 1.5e-4, "ema_decay": 0.9997}
+_RECIPE = {
+    "epochs": 60,
+    "lr_drop": 60,
+    "batch_size": 32,
+    "lr_backbone": 1.5e-4,
+    "ema_decay": 0.9997,
+    "no_decay": "backbone.*norm*,backbone.*bias,backbone.*gamma,backbone.pos_embed",
+}
 
 
 @recipe(**_RECIPE, lr_factors=_rates(10, 10, "pos_embed", "patch_embed"))

@@ -14,10 +14,17 @@ def _rf_detr(base: DetectorConfig) -> DetectorConfig:
 
 
 _EMBEDDINGS = ("pos_embed", "cls_token", "patch_embed")
-_RECIPE = {"epochs": 100, "lr_drop": 100, "batch_size": 16, "lr_backbone": 1.5e-4, "ema_decay": 0.993}
+_RECIPE = {
+    "epochs": 100,
+    "lr_drop": 100,
+    "batch_size": 16,
+    "lr_backbone": 1.5e-4,
+    "ema_decay": 0.993,
+    "no_decay": ",".join(f"backbone.{name}" for name in ("*norm*", "*bias", "*gamma", *_EMBEDDINGS)),
+}
 
 
-@recipe(**_RECIPE, lr_factors=_rates(12, 12, *_EMBEDDINGS))
+@recipe(**_RECIPE, lr_factors=_rates(11, 12, *_EMBEDDINGS))
 def rf_detr_base() -> DetectorConfig:
     """RF-DETR-base (official code), DINOv2 at 560 pixels: 32 M parameters; the recipe is its for fine-tuning."""
     return _rf_detr(_lw_detr_small()).replace(backbone="dinov2(swapped=True)", short_side=560, long_side=560)
