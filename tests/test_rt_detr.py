@@ -1,9 +1,16 @@
-"""RT-DETR: losses and gradients beside those of transformers, which holds an implementation of its own."""
+"""RT-DETR: the outputs, losses and gradients of transformers, which holds an implementation of its own; its files."""
+
+import json
+import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import detrkit
+from detrkit.checkpoints import save_official
+from detrkit.checkpoints.layouts import layouts
+from detrkit.config import difference
 from detrkit.criterion import SetCriterion
 from detrkit.denoising import Noised
 from detrkit.model import DetectorOutput, Restored
@@ -11,6 +18,95 @@ from detrkit.testing.tensors import check_close
 from detrkit.transformer import Proposals
 
 LAYERS, QUERIES, CLASSES, GROUPS = 3, 9, 5, 2
+
+
+PUBLISHED = {"hf_rtdetr_r18": "rt_detr_r18", "hf_rtdetr_r50": "rt_detr_r50", "hf_rtdetrv2_r50": "rt_detr_v2_r50"}
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", PUBLISHED)
+@torch.no_grad()
+def test_weights_of_transformers_in_the_same_answers_out(golden, tmp_path, name):
+    """All decoder layers, the proposals, and the logits of every token."""
+    content, fill, state, (images, _) = golden(name)
+    save_file({entry: tensor.clone() for entry, tensor in state.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(content["config"]))
+    model = detrkit.load(tmp_path)
+    published = detrkit.config(PUBLISHED[name], backbone=model.config.backbone)
+    assert difference(model.config, published) == {}
+    assert model.config.backbone.partition("'")[2][:3] == PUBLISHED[name][-3:]
+    assert sum(p.numel() for p in model.parameters()) == content["n_parameters"]
+    every = []
+    model.queries.class_embed.register_forward_hook(lambda _, __, logits: every.append(logits))
+    outputs = model.double()(images)
+    named = {"pred_logits": outputs.logits, "pred_boxes": outputs.boxes, "enc_logits": every[0][None]}
+    named |= {"enc_topk_logits": outputs.proposals.logits[None], "enc_topk_boxes": outputs.proposals.boxes[None]}
+    found = fill.compare(content, named, verbose=False)
+    assert found["ok"], found
+    assert found["worst"] < 1e-11
+    assert set(content["outputs"]) == set(named)
+
+
+def official_state(shared, fill):
+    """Entries of the official r50 with values by formula."""
+    lines = (shared / "manifests" / "rtdetr_r50vd.txt").read_text().splitlines()
+    shapes = {
+        name: tuple(map(int, re.findall(r"\d+", shape))) for name, shape, _ in (ln.split("\t") for ln in lines if ln)
+    }
+    return {name: torch.from_numpy(fill.value(1, name, shape)) for name, shape in shapes.items()}
+
+
+def test_official_file_is_read_and_written_again(shared, fill, tmp_path):
+    """The averaged weights are those that count; every entry has its place."""
+    state = official_state(shared, fill)
+    noise = {"model": {"nothing": torch.zeros(1)}, "last_epoch": 71}
+    torch.save({**noise, "ema": {"module": state, "updates": 7}}, tmp_path / "official.pth")
+    model = detrkit.load(tmp_path / "official.pth")
+    assert (model.loaded.origin, model.label_space) == ("rt_detr", detrkit.labels.COCO)
+    assert difference(model.config, detrkit.config("rt_detr_r50")) == {}
+    assert [entry for entry in model.loaded.entries if entry.action == "unused" and "." in entry.source] == []
+    save_official(model, tmp_path / "again.pth")
+    again = torch.load(tmp_path / "again.pth", weights_only=True)["model"]
+    assert {name: tuple(t.shape) for name, t in again.items()} == {name: tuple(t.shape) for name, t in state.items()}
+    assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+SMALL = {
+    "num_queries": 10, "num_classes": 5, "d_model": 32, "dim_feedforward": 48, "dec_layers": 2,
+    "backbone": "resnet_vd(model='r18')", "encoder": "hybrid(expansion=0.5)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preset", "cross"), [("rt_detr_r18", "deformable"), ("rt_detr_v2_r18", "deformable(points=2, method='discrete')")]
+)
+@torch.no_grad()
+def test_what_is_written_transformers_reads_and_answers_alike(tmp_path, preset, cross):
+    """On an image that is no square, of random weights that hide no mistake."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    from detrkit.checkpoints import save_transformers
+
+    torch.manual_seed(3)
+    ours = detrkit.build(preset, **SMALL, decoder_cross_attention=cross).eval()
+    for parameter in ours.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    save_transformers(ours, tmp_path)
+    theirs = transformers.AutoModelForObjectDetection.from_pretrained(tmp_path).double().eval()
+    images = torch.rand(2, 3, 96, 160, dtype=torch.float64)
+    expected, found = theirs(pixel_values=images), ours.double()(images)
+    check_close(found.pred_logits, expected.logits, "in logits", rtol=1e-9)
+    check_close(found.pred_boxes, expected.pred_boxes, "in boxes", rtol=1e-9)
+    again = detrkit.load(tmp_path)
+    assert difference(again.config, ours.config) == {}
+    assert again.loaded.origin == f"transformers_{preset.removesuffix('_r18')}"
+
+
+@pytest.mark.fast
+def test_layouts_are_found_by_their_files():
+    assert {"rt_detr", "transformers_rt_detr", "transformers_rt_detr_v2"} <= {layout.name for layout in layouts()}
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------

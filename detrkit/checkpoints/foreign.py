@@ -19,7 +19,7 @@ from torch import Tensor
 from detrkit.errors import CheckpointError
 
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
-WRAPPERS = ("model", "state_dict", "module", "ema")
+WRAPPERS = ("ema", "model", "state_dict", "module")  # averaged weights, where both are there, are those published
 PREFIXES = ("module.", "_orig_mod.", "detr.")
 BESIDE_PREFIX = ("mask_head.", "bbox_attention.")  # a panoptic DETR holds a whole DETR and these
 TORCH = "torch"

@@ -75,7 +75,7 @@ def dense_rows(ours: str, theirs: str, out: str) -> Iterator[Row]:
 
 
 def layer_rows(
-    side: str, attentions: Mapping[str, str], names: Names, dense: Iterable[str] = ("self_attn",)
+    side: str, attentions: Mapping[str, str], names: Names, dense: Iterable[str] = ("self_attn",), prefix: str = ""
 ) -> list[Row]:
     """Rows of one side's layers.
 
@@ -84,8 +84,9 @@ def layer_rows(
         attentions: in the order of the layer, ours to theirs.
         names: of the version.
         dense: those of ours that are dense; of others, all entries have one name on both sides.
+        prefix: of their layers, where it is not as that of ours.
     """
-    ours, theirs = f"{side}.layers.#", f"model.{side}.layers.#"
+    ours, theirs = f"{side}.layers.#", f"{prefix or f'model.{side}.layers'}.#"
     rows: list[Row] = []
     for name, other in attentions.items():
         if name in dense:
@@ -190,9 +191,17 @@ class Hub(Layout):
         return {
             **{name: kept[name] for name in OURS_ONLY if name in kept},
             **{ours: told[theirs] for theirs, ours in self.words.items() if theirs in told},
-            **sides(foreign),
-            "backbone": trunk_in(foreign, sizes).spec(),
+            **self.seen(foreign),
+            **self.shown(foreign, sizes),
         }
+
+    def seen(self, foreign: Foreign) -> dict[str, Any]:
+        """What the image processor makes of images, by field."""
+        return sides(foreign)
+
+    def shown(self, foreign: Foreign, sizes: Sizes) -> dict[str, Any]:
+        """The trunk, and other parts that tensors show."""
+        return {"backbone": trunk_in(foreign, sizes).spec()}
 
     def check(self, foreign: Foreign) -> None:
         """Refuse what makes the network another one than ours.
@@ -271,29 +280,32 @@ class Hub(Layout):
             "architectures": [self.architecture],
             **told,
             "is_encoder_decoder": True,
-            **told_of_trunk(model.config, spelling.split()[1]),
+            **self.told_of_trunk(model.config, spelling.split()[1]),
             "id2label": {str(k): name for k, name in enumerate(names)},
             "label2id": {name: k for k, name in enumerate(names)},
         }
         if ids != tuple(range(len(names))):
             config[OUR_KEY] = {**config[OUR_KEY], "label_ids": list(ids)}
-        size = {"shortest_edge": model.config.short_side, "longest_edge": model.config.long_side}
-        preprocessing = {"image_processor_type": self.processor, **PREPROCESSING_AS_OURS, "size": size, "do_pad": True}
+        preprocessing = {"image_processor_type": self.processor, **self.told_of_images(model.config)}
         return {CONFIG: config, PREPROCESSING: {**preprocessing, "format": "coco_detection"}}
 
+    def told_of_images(self, config: DetectorConfig) -> dict[str, Any]:
+        """Fields of ``preprocessor_config.json``, the inverse of `seen`."""
+        size = {"shortest_edge": config.short_side, "longest_edge": config.long_side}
+        return {**PREPROCESSING_AS_OURS, "size": size, "do_pad": True}
 
-def told_of_trunk(config: DetectorConfig, trunk: str) -> dict[str, Any]:
-    """Fields of ``config.json`` for the trunk, one of timm or the ResNet of transformers."""
-    resnet = trunk_of(config.backbone)
-    name = resnet.model if resnet else None
-    nested = resnet_config(str(name), config.neck) if trunk == "resnet" else None
-    return {
-        "num_channels": 3,
-        "use_timm_backbone": nested is None,
-        "backbone": name if nested is None else None,
-        "backbone_config": nested,
-        "use_pretrained_backbone": False,
-    }
+    def told_of_trunk(self, config: DetectorConfig, trunk: str) -> dict[str, Any]:
+        """Fields of ``config.json`` for the trunk, one of timm or the ResNet of transformers."""
+        resnet = trunk_of(config.backbone)
+        name = resnet.model if resnet else None
+        nested = resnet_config(str(name), config.neck) if trunk == "resnet" else None
+        return {
+            "num_channels": 3,
+            "use_timm_backbone": nested is None,
+            "backbone": name if nested is None else None,
+            "backbone_config": nested,
+            "use_pretrained_backbone": False,
+        }
 
 
 def kept_here(foreign: Foreign) -> dict[str, Any]:

@@ -151,28 +151,36 @@ def resnet_in(foreign: Foreign, nested: Mapping[str, Any], model: str, taken: in
     return False
 
 
-EDGES = {"shortest_edge": 800, "longest_edge": 1333}
-
-
-def sides(foreign: Foreign, usual: Mapping[str, int] = EDGES) -> dict[str, Any]:
-    """The sides to which images are resized, as the preprocessing tells, or the usual ones where nothing does.
-
-    Raises:
-        CheckpointError: other preprocessing than ours.
-    """
+def sides(foreign: Foreign) -> dict[str, Any]:
+    """The sides to which images are resized, as the preprocessing tells; 800 and 1333 where nothing does."""
     told = foreign.preprocessing
-    for field, value in PREPROCESSING_AS_OURS.items():
-        if not _alike(told.get(field, value), value):
-            raise refuse(foreign, field, told[field], str(value), file=PREPROCESSING)
-    size = told.get("size", usual)
+    check_images(foreign, PREPROCESSING_AS_OURS)
+    size = told.get("size", {"shortest_edge": 800, "longest_edge": 1333})
     if isinstance(size, int):
         size = {"shortest_edge": size, "longest_edge": told.get("max_size", 1333)}
-    if isinstance(size, Mapping) and set(size) == {"height", "width"} and size["height"] == size["width"]:
-        return {"short_side": size["height"], "long_side": size["width"], "square": True}
-    if not isinstance(size, Mapping) or set(size) != set(EDGES):
-        expected = "shortest_edge and longest_edge, or height and width of a square"
-        raise refuse(foreign, "size", size, expected, file=PREPROCESSING)
-    return {"short_side": size["shortest_edge"], "long_side": size["longest_edge"], "square": False}
+    if not isinstance(size, dict) or set(size) != {"shortest_edge", "longest_edge"}:
+        raise refuse(foreign, "size", size, "shortest_edge and longest_edge", file=PREPROCESSING)
+    return {"short_side": size["shortest_edge"], "long_side": size["longest_edge"]}
+
+
+def square_sides(foreign: Foreign, usual: int) -> dict[str, Any]:
+    """The sides of the squares that images become, as the preprocessing tells, or the usual one where nothing does."""
+    size = foreign.preprocessing.get("size", {"height": usual, "width": usual})
+    side = size.get("height") if isinstance(size, dict) else None
+    if side is None or size != {"height": side, "width": side}:
+        raise refuse(foreign, "size", size, "as much height as width", file=PREPROCESSING)
+    return {"short_side": side, "long_side": side}
+
+
+def check_images(foreign: Foreign, expected: Mapping[str, Any]) -> None:
+    """Refuse an image processor that says otherwise.
+
+    Raises:
+        CheckpointError: names the field.
+    """
+    for field, value in expected.items():
+        if not _alike(foreign.preprocessing.get(field, value), value):
+            raise refuse(foreign, field, foreign.preprocessing[field], str(value), file=PREPROCESSING)
 
 
 def _alike(value: Any, other: Any) -> bool:

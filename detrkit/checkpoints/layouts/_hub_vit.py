@@ -10,7 +10,13 @@ from detrkit.checkpoints.foreign import Foreign
 from detrkit.checkpoints.layouts._attentions import Arguments, with_settings
 from detrkit.checkpoints.layouts._groups import cut, head_rows, number_of_groups, table_rows
 from detrkit.checkpoints.layouts._hub import WORDS, Hub, dense_rows
-from detrkit.checkpoints.layouts._hub_config import check_fixed, refuse, sides
+from detrkit.checkpoints.layouts._hub_config import (
+    PREPROCESSING_AS_OURS,
+    check_fixed,
+    check_images,
+    refuse,
+    square_sides,
+)
 from detrkit.checkpoints.layouts._parts import Refusal
 from detrkit.checkpoints.layouts._renaming import Row
 from detrkit.checkpoints.layouts._sizes import Sizes
@@ -146,11 +152,20 @@ class VitHub(Hub):
                 raise refuse(foreign, field, told[field], f"{shown[ours]}, which the weights show")
         return {
             **{ours: told[theirs] for theirs, ours in self.words.items() if theirs in told},
-            **sides(foreign, {"height": base.short_side, "width": base.long_side}),
-            "group_detr": shown["group_detr"],
+            **self.seen(foreign),
+            **self.shown(foreign, sizes),
             "selection": with_settings("topk", {"k": shown["num_queries"]}, "selection"),
-            "backbone": with_settings(base.backbone, self.trunk_in(foreign), "backbones"),
         }
+
+    def seen(self, foreign: Foreign) -> dict[str, Any]:
+        """As the template: squares."""
+        check_images(foreign, PREPROCESSING_AS_OURS)
+        return square_sides(foreign, self.base("").short_side)
+
+    def shown(self, foreign: Foreign, sizes: Sizes) -> dict[str, Any]:
+        """As the template: trunk and groups."""
+        trunk = with_settings(self.backbone, self.trunk_in(foreign), "backbones")
+        return {"backbone": trunk, "group_detr": number_of_groups(foreign)}
 
     def trunk_in(self, foreign: Foreign) -> dict[str, Any]:
         """Settings of the trunk, as ``backbone_config`` tells them.
