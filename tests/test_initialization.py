@@ -90,8 +90,14 @@ NORM = r"((encoder|decoder)\.norm|" + STACK + r"\w+_residual\.norm|queries\.\w+_
 # What stands in the official transformers beside the attentions: drawn with them.
 INSIDE = r"(encoder\.position_scale|decoder\.placement\.\w+)\.layers\.\d\."
 SEPARATE = r"(query_content|query_position|query_sine|key_content|key_position|value)\."
+VD = r"backbone\.body\.(stem\.\d|stages\.\d\.\d+\.(branch\.\d|shortcut\.1))\."
+FUSING = r"(neck\.projections|encoder\.(lateral|downsample|output|top_down|bottom_up))\.\d\.(\w+\.)*"
 
 RULES = (
+    (VD + r"conv\.weight", HE),
+    (FUSING + r"conv\.weight", DEFAULT),
+    (f"({VD}|{FUSING})" + r"norm\.(weight|running_var)", constant(1)),
+    (f"({VD}|{FUSING})" + r"norm\.(bias|running_mean|num_batches_tracked)", constant(0)),
     (r"backbone\.body\.(layer\d\.\d+\.)?(conv\d|downsample\.0)\.weight", HE),
     (r"backbone\.body\.(layer\d\.\d+\.)?(bn\d|downsample\.1)\.(weight|running_var)", constant(1)),
     (r"backbone\.body\.(layer\d\.\d+\.)?(bn\d|downsample\.1)\.(bias|running_mean|num_batches_tracked)", constant(0)),
@@ -158,7 +164,16 @@ FROM_POINTS = (
 STARTS = (
     {"deformable_detr_r50": FROM_POINTS, "deformable_detr_r50_refine": FROM_POINTS}
     | dict.fromkeys(
-        ("conditional_detr_r50", "dab_detr_r50", "dn_detr_r50", "deformable_detr_r50_two_stage", "dino_4scale_r50"),
+        (
+            *(
+                "conditional_detr_r50",
+                "dab_detr_r50",
+                "dn_detr_r50",
+                "deformable_detr_r50_two_stage",
+                "dino_4scale_r50",
+            ),
+            *("rt_detr_r18", "rt_detr_r50"),
+        ),
         FROM_BOXES,
     )
     | {"lw_detr_tiny": LIGHT}

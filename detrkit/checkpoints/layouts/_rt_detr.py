@@ -48,7 +48,7 @@ def parts_shown(sizes: Sizes, base: DetectorConfig) -> dict[str, str]:
     Raises:
         CheckpointError: a trunk of other stages, or an encoder without fusion.
     """
-    narrow, width = (rows_of(sizes, f"encoder.{part}.0.conv.weight") for part in ("top_down.0.first", "output"))
+    narrow, width = (rows_of(sizes, f"encoder.{part}.conv.weight") for part in ("top_down.0.first", "output.0"))
     expansion, depth = narrow / width, sizes.count(r"encoder\.top_down\.0\.blocks\.(\d+)\.")
     return {
         "backbone": trunk(sizes),
