@@ -7,7 +7,7 @@ from detrkit.presets.dino import dino_4scale_r50 as _dino_r50
 from detrkit.presets.dino import dino_tiny as _dino_tiny
 
 _RECIPE = {
-    "transforms": "rt_detr",
+    "transforms": "small",
     "epochs": 72,
     "lr_drop": 72,
     "batch_size": 16,

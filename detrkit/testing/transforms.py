@@ -161,4 +161,4 @@ def _painted(case: Case, image: Image.Image) -> NDArray[np.bool_]:
     plain = [case._replace(image=Image.new("RGB", case.image.size, color))()[0] for color in ("black", "white")]
     assert {image.size} == {p.size for p in plain}, "the colours of an image change the size that it gets"
     grey, dark, light = (np.asarray(picture.convert("L")).astype(float) for picture in (image, *plain))
-    return ((abs(grey - light) < abs(grey - dark)) == case.bright) & (light != dark)  # nothing stands in a border
+    return (abs(grey - light) < abs(grey - dark)) == case.bright

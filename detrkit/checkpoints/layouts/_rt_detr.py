@@ -67,7 +67,7 @@ def trunk(sizes: Sizes) -> str:
     """The trunk; its norms are frozen where the file does not say how many batches they have seen."""
     blocks = tuple(sizes.count(rf"backbone\.body\.stages\.{stage}\.(\d+)\.") for stage in STAGE_NUMBERS)
     bottleneck = "backbone.body.stages.0.0.branch.2.conv.weight" in sizes.weights
-    known = {(STAGES[name], name in BOTTLENECKS): name for name in STAGES}
+    known: dict[tuple[tuple[int, ...], bool], str] = {(STAGES[name], name in BOTTLENECKS): name for name in STAGES}
     if (blocks, bottleneck) not in known:
         raise CheckpointError(
             "the trunk is no ResNet-D that is known",
