@@ -9,6 +9,7 @@ from PIL import Image
 from twins import TWINS
 
 import detrkit
+from detrkit.checkpoints import save_official
 from detrkit.config import difference
 from detrkit.criterion import SetCriterion
 from detrkit.denoising import Noised
@@ -40,6 +41,10 @@ def test_official_weights_in_the_same_answers_out(golden, tmp_path, name):
     assert difference(model.config, detrkit.config(PUBLISHED[name])) == {}
     assert sum(p.numel() for p in model.parameters()) == content["n_parameters"]
     assert all("copy" in entry.note for entry in model.loaded.partial)
+    save_official(model, tmp_path / "again.pth")
+    again = torch.load(tmp_path / "again.pth", weights_only=True)["model"]
+    assert set(again) == set(state)
+    assert all(torch.equal(again[name], entry) for name, entry in state.items())
     outputs = model.double()(*inputs)
     named = {"pred_logits": outputs.logits, "pred_boxes": outputs.boxes}
     for key, part in zip(PROPOSED.get(name, ()), outputs.proposals or (), strict=False):

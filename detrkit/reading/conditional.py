@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detrkit.attention import uneven_heads
 from detrkit.errors import ConfigError
 from detrkit.fields import NonNegative, Positive, Probability
 from detrkit.fitting import KEY_POSITIONS, POSITIONS, SINE
@@ -44,11 +44,7 @@ class ConditionalReading(Reading):
         self.value, self.out_proj = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
         nn.init.zeros_(self.out_proj.bias)
 
-    @staticmethod
-    def problems(d_model: int, heads: int) -> Iterator[str]:
-        """Refuse a number of heads that does not divide the width."""
-        if d_model % heads:
-            yield f"d_model={d_model} is not divisible by heads={heads}"
+    problems = staticmethod(uneven_heads)
 
     def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
         """As the contract; needs the queries' sine codes, and positions of the memory."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from detrkit.attention import uneven_heads
 from detrkit.errors import ConfigError
 from detrkit.fields import Positive, Probability
 from detrkit.fitting import KEY_POSITIONS, POSITIONS
@@ -37,11 +37,7 @@ class SeparateReading(Reading):
         self.value, self.out_proj = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
         nn.init.zeros_(self.out_proj.bias)
 
-    @staticmethod
-    def problems(d_model: int, heads: int) -> Iterator[str]:
-        """Refuse a number of heads that does not divide the width."""
-        if d_model % heads:
-            yield f"d_model={d_model} is not divisible by heads={heads}"
+    problems = staticmethod(uneven_heads)
 
     def forward(self, queries: Queries, memory: Memory) -> Float[Tensor, "B Q D"]:
         """As the contract; needs positions on both sides."""
