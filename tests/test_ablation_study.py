@@ -281,6 +281,13 @@ def test_a_study_file_is_read_and_the_command_line_counts(tmp_path):
 
 
 @pytest.mark.fast
+def test_fields_and_budget_of_a_study_hold_for_every_preset():
+    plan = Plan.read(STUDIES[0]).replace("x", vary=("preset=dab_detr_tiny",), fields={"d_model": 64}, budget="9steps")
+    variant = Study.of(plan).variations.variants[1]
+    assert (variant.detector.placement, variant.detector.d_model, variant.train.steps) == ("modulated", 64, 9)
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
 def test_ready_studies_can_be_run(path):
     written = tomllib.loads(path.read_text())
