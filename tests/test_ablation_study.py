@@ -57,7 +57,7 @@ def all_losses(folder):
 
 def runs_of(content):
     """What must not depend on how often a study was stopped."""
-    kept = ("seed", "score", "steps", "curve", "identity")
+    kept = ("seed", "score", "steps", "curve", "dynamics", "identity")
     return {v["name"]: [{name: run[name] for name in kept} for run in v["runs"]] for v in content["variants"]}
 
 
@@ -118,6 +118,21 @@ def test_finished_runs_are_reused_also_by_fewer_seeds(study, content, call):
     fewer = json.loads(call(*BASE, *VARY[:2], "--budget", "3steps", "--seeds", "1", "--out", study, "--json")[1])
     assert runs_of(fewer)["base"] == runs_of(content)["base"][:1]
     assert fewer["variants"][1]["comparison"]["verdict"] in ("identical in every run", "too few seeds")
+
+
+def test_studies_share_what_they_have_trained(study, content, call, tmp_path):
+    """Another study with the same base finds its runs in the store; a longer one trains its own beside them."""
+    shared = ["--runs", tmp_path / "runs", "--seeds", "1", "--json"]
+    code, out, err = call(*BASE, *VARY, *shared, "--out", tmp_path / "a")
+    assert (code, runs_of(json.loads(out))["base"]) == (0, runs_of(content)["base"][:1]), err
+    before = names(tmp_path)
+    other = ["--vary", "lr=1e-3", "--budget", "3steps"]
+    code, out, err = call(*BASE, *other, *shared, "--out", tmp_path / "b")
+    assert "2 runs, 1 of them finished" in err
+    assert before.items() < names(tmp_path).items()  # what was there is untouched
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+    code, _, err = call(*BASE, *other[:2], "--budget", "2steps", *shared, "--out", tmp_path / "b")
+    assert (code, "2 runs, 0 of them finished" in err) == (0, True)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ def ablate(options: argparse.Namespace) -> Outcome:
     from detrkit.checkpoints.storage import replace_text
 
     folder = folder_of(options, study.plan)
-    jobs = prepare(study, folder, threads=threads_of(options.workers))
+    store = Path(options.runs) if options.runs else None
+    jobs = prepare(study, folder, threads=threads_of(options.workers), store=store)
     run_all(jobs, folder, workers=options.workers, say=lambda line: sys.stderr.write(f"{line}\n"))
     content = gather(study, jobs, _saved(folder / SAVED))
     files = {SAVED: json.dumps(content, indent=2) + "\n", PAGE: page(content), TABLE: as_markdown(content)}

@@ -14,6 +14,7 @@ import detrkit
 from detrkit.ablation import costs, statistics
 from detrkit.ablation.conclusions import Comparison, compare
 from detrkit.ablation.identity import code, digest
+from detrkit.ablation.recording import DYNAMICS
 from detrkit.ablation.runner import Job
 from detrkit.ablation.study import Study, difference
 from detrkit.config import DetectorConfig, TrainConfig
@@ -75,12 +76,14 @@ def _run(job: Job, metric: str) -> Content:
     """A run with its curve; its score is that of its last evaluation, not the best, which would favour noise."""
     result = job.result()
     curve = [[entry["step"], entry[metric]] for entry in result.pop("evaluations")]
+    dynamics = {name: [[step, of[name]] for step, of in result["dynamics"].items()] for name in DYNAMICS}
     score = curve[-1][1] if curve and result["failure"] is None else None
     return {
         "seed": job.seed,
         "score": score,
         **result,
         "curve": curve,
+        "dynamics": dynamics,
         "folder": "/".join(job.folder.parts[-3:]),
         "identity": digest(job.identity),
     }
