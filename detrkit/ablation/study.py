@@ -66,7 +66,7 @@ class Plan:
     """A study as it is written.
 
     Attributes:
-        question, hypothesis: for people.
+        question, hypothesis, result: for people; what was found is written when the runs have ended.
         base: a preset.
         fields: what is changed of it in all runs, by field.
         vary: ``FIELD=VALUE,VALUE,...`` each, see `detrkit.ablation.variations`.
@@ -79,6 +79,7 @@ class Plan:
 
     question: str | None = None
     hypothesis: str | None = None
+    result: str | None = None
     base: str | None = None
     fields: dict[str, Any] = field(default_factory=dict)
     vary: tuple[str, ...] = ()
