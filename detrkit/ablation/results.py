@@ -66,7 +66,7 @@ def gather(study: Study, jobs: Sequence[Job], earlier: Mapping[str, Any] | None 
             }
             for index, variant in enumerate(variants)
         ],
-        "workload": {name: measured[name] for name in ("size", "batch", "key")},
+        "workload": {name: value for name, value in measured.items() if name != "variants"},
         "data": {"spec": jobs[0].identity["train"]["data"], **jobs[0].identity["data"]},
         "environment": environment(jobs[0].identity["threads"]),
     }
@@ -114,11 +114,17 @@ def _costs(jobs: Sequence[Job], earlier: Mapping[str, Any]) -> Content:
     height, width = resized_size(image.height, image.width, detector.short_side, detector.long_side)
     configs = {job.variant: DetectorConfig(**job.identity["detector"]) for job in jobs[: len(first)]}
     known = {"detectors": {name: config.to_dict() for name, config in configs.items()}, "code": code()}
-    about = {"size": [height, width], "batch": train.batch_size, "key": digest([known, height, width])}
+    threads = base.identity["threads"]
+    about = {
+        "size": [height, width],
+        "batch": train.batch_size,
+        "clock": costs.clock(threads),
+        "key": digest([known, height, width]),
+    }
     if earlier.get("workload") == about:
         return {**about, "variants": {variant["name"]: variant["costs"] for variant in earlier["variants"]}}
     work = costs.Workload(height, width, train.batch_size)
-    measured = costs.measure(configs, base.variant, work, rounds=ROUNDS, threads=base.identity["threads"])
+    measured = costs.measure(configs, base.variant, work, rounds=ROUNDS, threads=threads)
     return {**about, "variants": {name: cost.to_dict() for name, cost in measured.items()}}
 
 
