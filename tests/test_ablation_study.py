@@ -16,8 +16,8 @@ import detrkit
 from detrkit.ablation import runner
 from detrkit.ablation.identity import differences
 from detrkit.ablation.report import page
-from detrkit.ablation.results import as_markdown, as_text
 from detrkit.ablation.study import Budget, Plan, Study
+from detrkit.ablation.text import as_markdown, as_text
 from detrkit.cli import main
 from detrkit.errors import ConfigError, NonFiniteError
 from detrkit.training.loop import Trainer

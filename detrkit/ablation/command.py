@@ -19,8 +19,9 @@ def ablate(options: argparse.Namespace) -> Outcome:
     """Run a study, or go on with it, and write its results."""
     study = Study.of(plan_of(options))
     from detrkit.ablation.report import page
-    from detrkit.ablation.results import as_markdown, as_text, gather
+    from detrkit.ablation.results import gather
     from detrkit.ablation.runner import prepare, run_all
+    from detrkit.ablation.text import as_markdown, as_text
     from detrkit.checkpoints.storage import replace_text
 
     folder = folder_of(options, study.plan)

@@ -50,16 +50,18 @@ def whiskers(rows: Sequence[Whisker], *, title: str, x: str, margin: float | Non
     return _chart(title, drawn, bottom + BOTTOM, f"{title}: {said}", shaded)
 
 
-def bands(series: Mapping[str, Sequence[Sequence[Point]]], *, title: str, x: str, top: float) -> Markup:
+def bands(series: Mapping[str, Sequence[Sequence[Point]]], *, title: str, x: str, top: float | None = None) -> Markup:
     """Mean over the runs of each name, in a band from the lowest to the highest.
 
     Args:
         series: curves of its runs by name; steps that not all runs have are left out.
         title: what the values are.
         x: what the axis to the right is.
-        top: greatest value of the chart.
+        top: greatest value of the chart; by default that of the curves.
     """
     spans = {name: _spans(curves) for name, curves in series.items()}
+    if top is None:
+        top = max((high for span in spans.values() for *_, high in span), default=0.0) or 0.01
     last = max((step for span in spans.values() for step, *_ in span), default=1.0)
     across, up = Axis(0, last, LEFT, WIDTH - RIGHT), Axis(0, top, HEIGHT - BOTTOM, TOP)
     drawn, keys = _grid(across, up, x), []
