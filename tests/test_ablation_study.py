@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import sys
 import threading
@@ -20,6 +21,7 @@ from detrkit.ablation.study import Budget, Plan, Study
 from detrkit.ablation.text import as_markdown, as_text
 from detrkit.cli import main
 from detrkit.errors import ConfigError, NonFiniteError
+from detrkit.training.log import MetricsLog
 from detrkit.training.loop import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +63,14 @@ def runs_of(content):
     return {v["name"]: [{name: run[name] for name in kept} for run in v["runs"]] for v in content["variants"]}
 
 
+def table_of(content):
+    """All that a study says but its costs, times among them."""
+    said = [
+        {name: v[name] for name in ("name", "mean", "noise", "comparison", "behaviour")} for v in content["variants"]
+    ]
+    return said, runs_of(content)
+
+
 def losses(folder):
     """Loss of every step of a run."""
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
@@ -95,6 +105,10 @@ def test_a_study_leaves_runs_table_and_page(study, content):
     assert {path.relative_to(study / "runs").as_posix() for path in study.rglob("config.json")} == {
         f"{variant}/seed-{seed}/config.json" for variant in ("base", "encoder_attention=matrix") for seed in (42, 43)
     }
+    for variant in content["variants"]:
+        assert [len(curve) for run in variant["runs"] for curve in run["dynamics"].values()] == [3] * 14
+        assert variant["behaviour"]["ends"]["unmatched"]["mean"] <= 1
+    assert matrix["behaviour"]["ends"]["unmatched"]["difference"] == pytest.approx(0, abs=0.5)
     text = assert_stands_alone((study / "report.html").read_text(encoding="utf-8")).text
     assert matrix["comparison"]["sentence"] in text
     assert "| encoder_attention=matrix |" in (study / "report.md").read_text(encoding="utf-8")
@@ -196,6 +210,40 @@ def test_a_killed_study_goes_on_to_the_same_result(study, content, call, tmp_pat
     code, out, err = call(*BASE, *VARY, "--out", tmp_path, "--json")
     assert code == 0, err
     assert runs_of(json.loads(out)) == runs_of(content)
+    assert all_losses(tmp_path) == all_losses(study)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_study_killed_at_random_gives_the_same_table(study, content, call, tmp_path, monkeypatch, seed):
+    """Killed again and again, before or after any step, line of a log or file of a run, until it ends."""
+    chance, kills = random.Random(seed), 0
+    left = chance.randrange(1, 30)
+
+    def deadly(whole):
+        def call(*args, **options):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            done = whole(*args, **options)
+            left -= 1
+            if left == 0:
+                raise Killed
+            return done
+
+        return call
+
+    for owner, name in ((Trainer, "step"), (MetricsLog, "write"), (runner, "replace_text"), (Trainer, "save")):
+        monkeypatch.setattr(owner, name, deadly(getattr(owner, name)))
+    while True:
+        try:
+            code, out, err = call(*BASE, *VARY, "--out", tmp_path, "--json")
+        except Killed:
+            kills, left = kills + 1, chance.randrange(8, 40)
+        else:
+            break
+    assert (code, kills >= 3) == (0, True), err
+    assert table_of(json.loads(out)) == table_of(content)
     assert all_losses(tmp_path) == all_losses(study)
 
 
