@@ -49,18 +49,28 @@ def page(title: str, *sections: object, lead: object = None) -> str:
         sections: see `section`.
         lead: what a hurried reader needs, below the title.
     """
-    style = Markup((Path(__file__).parent / "html.css").read_text(encoding="utf-8"))
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("title", title),
-        tag("style", style),
+        tag("style", _style()),
     )
     top = tag("header", tag("h1", title), lead)
     body = tag("body", tag("main", top, *sections), tag("footer", "Written by detrkit."))
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def alone(chart: Markup) -> str:
+    """The drawing of a chart as an SVG file that stands alone, in the page's style."""
+    start, end = chart.index("<svg") + len("<svg"), chart.index("</svg>")
+    drawing = chart[start:end].replace(">", f">{tag('style', _style())}", 1)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" class="chart"{drawing}</svg>\n'
+
+
+def _style() -> Markup:
+    return Markup((Path(__file__).parent / "html.css").read_text(encoding="utf-8"))
 
 
 def section(title: str, *content: object, note: object = None) -> Markup:

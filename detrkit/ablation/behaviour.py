@@ -20,6 +20,16 @@ Runs = Sequence[Mapping[str, Any]]
 
 HALFWAY = 0.5  # of the base's final score: what it takes to reach is told
 
+TITLES = {
+    "changed": "matching changed",
+    "agreement": "first layer agrees",
+    "answered": "queries an object had",
+    "used": "queries in use",
+    "duplicates": "duplicates",
+    "claimed": "detections an object",
+    "unmatched": "objects not found",
+}
+
 READING = (
     "Measured on the held-out images: at the end of training the mean over the seeds, in brackets the difference from "
     "the base, paired by seed, with its 95 % interval, each for itself and corrected for nothing. The first column is "
@@ -82,7 +92,7 @@ def _evaluations(run: Mapping[str, Any], metric: str) -> Iterator[dict[str, Any]
 def heads(content: Content) -> list[str]:
     """Columns of `cells`: what there is a number of."""
     level = content["variants"][0]["behaviour"]["reached"]["level"]
-    return ["variant", f"steps to {content['metric']} {level:.2g}", *_named(content)]
+    return ["variant", f"steps to {content['metric']} {level:.2g}", *(TITLES[what] for what in _named(content))]
 
 
 def cells(content: Content) -> Iterator[list[str]]:
@@ -94,13 +104,16 @@ def cells(content: Content) -> Iterator[list[str]]:
 
 def meanings(content: Content) -> Iterator[tuple[str, str]]:
     """What the columns are."""
-    return ((what, DYNAMICS[what]) for what in _named(content))
+    return ((TITLES[what], DYNAMICS[what]) for what in _named(content))
 
 
 def curves(content: Content) -> Iterator[tuple[str, dict[str, list[list[tuple[float, float]]]]]]:
     """For each instrument the curves of the runs of each variant."""
     for what in _named(content):
-        yield what, {v["name"]: [_known(run["dynamics"][what]) for run in v["runs"]] for v in content["variants"]}
+        yield (
+            TITLES[what],
+            {v["name"]: [_known(run["dynamics"][what]) for run in v["runs"]] for v in content["variants"]},
+        )
 
 
 def _named(content: Content) -> list[str]:

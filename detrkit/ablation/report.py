@@ -69,17 +69,30 @@ def _tables(content: Content) -> Iterator[html.Markup]:
 
 def _overview(content: Content) -> Iterator[html.Markup]:
     """Ranking with intervals, then what the benefit costs."""
-    compared = [v for v in content["variants"] if v["comparison"] and v["comparison"]["difference"] is not None]
-    ranked = sorted(compared, key=lambda variant: -variant["comparison"]["difference"])
+    ranked = _ranked(content)
     if not ranked:
         yield html.tag("p", "No variant could be compared with the base.")
         return
-    dots = [Whisker(v["name"], v["comparison"]["difference"], *v["comparison"]["interval"][:2]) for v in ranked]
-    what = f"{content['metric']}: difference from the base"
-    yield drawings.whiskers(dots, title=f"{what}, 95 % intervals", x="difference", margin=content["margin"])
+    yield ranking(content)
     for cost, label in COSTS.items():
         points = {v["name"]: (v["costs"][cost], v["comparison"]["difference"]) for v in ranked}
-        yield drawings.against(points, title=f"{what}, over {label}", x=f"{label} / the base's")
+        title = f"{content['metric']}: difference from the base, over {label}"
+        yield drawings.against(points, title=title, x=f"{label} / the base's")
+
+
+def ranking(content: Content) -> html.Markup:
+    """Every variant's difference from the base with its interval, the best first."""
+    dots = [
+        Whisker(v["name"], v["comparison"]["difference"], *v["comparison"]["interval"][:2]) for v in _ranked(content)
+    ]
+    title = f"{content['metric']}: difference from the base, 95 % intervals"
+    return drawings.whiskers(dots, title=title, x="difference", margin=content["margin"])
+
+
+def _ranked(content: Content) -> list[Content]:
+    """Variants that could be compared, the best first."""
+    compared = [v for v in content["variants"] if v["comparison"] and v["comparison"]["difference"] is not None]
+    return sorted(compared, key=lambda variant: -variant["comparison"]["difference"])
 
 
 def _curves(content: Content) -> Iterator[html.Markup]:
@@ -94,7 +107,7 @@ def _behaviour(content: Content) -> Iterator[html.Markup]:
     """What the instruments say, as a table and over time."""
     yield html.table(behaviour.heads(content), behaviour.cells(content))
     meanings = dict(behaviour.meanings(content))
-    yield html.tag("ul", *(html.tag("li", html.tag("code", name), f": {text}") for name, text in meanings.items()))
+    yield html.tag("ul", *(html.tag("li", html.tag("em", name), f": {text}") for name, text in meanings.items()))
     yield html.gallery(
         [drawings.bands(series, title=what, x="step") for what, series in behaviour.curves(content)], least="19.5rem"
     )

@@ -116,7 +116,7 @@ def summary(content: Content) -> str:
     return (
         f"{content['metric']} of the last evaluation on {content['data']['val']['images']} images, {len(seeds)} seeds "
         f"({seeds[0]} to {seeds[-1]}), {content['budget']} a run, base {base}; costs at {height} x {width} pixels, "
-        f"times relative to the base"
+        f"times ({content['workload']['clock']} time, in turn with the base) relative to the base"
     )
 
 
@@ -125,8 +125,14 @@ def changes(variant: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {before} -> {after}" for name, (before, after) in variant["diff"].items())
 
 
-def as_markdown(content: Content) -> str:
-    """The same as a Markdown page."""
+def as_markdown(content: Content, *, picture: str | None = None) -> str:
+    """The same as a Markdown page.
+
+    Args:
+        content: what the study found.
+        picture: file beside the page that shows the ranking.
+    """
+    shown = [f"![Differences from the base with their intervals]({picture})", ""] if picture else []
     lines = _table(HEAD, rows(content))
     behaved = _table(behaviour.heads(content), behaviour.cells(content))
     words = [f"**{n.capitalize()}.** {content[n]}\n" for n in ("hypothesis", "result") if content[n]]
@@ -134,7 +140,7 @@ def as_markdown(content: Content) -> str:
     diffs = [f"- `{v['name']}`: {said}" for v in content["variants"] if (said := changes(v))]
     here = ", ".join(f"{name} {value}" for name, value in content["environment"].items())
     title = f"# {content['question'] or 'Study of ' + content['base']['preset']}"
-    parts = [title, "", *words, summary(content) + ".", "", *lines, "", *listed, "", *diffs, ""]
+    parts = [title, "", *words, summary(content) + ".", "", *shown, *lines, "", *listed, "", *diffs, ""]
     parts += ["## How training went", "", behaviour.READING, "", *behaved, ""]
     parts += [f"- *{name}*: {meaning}" for name, meaning in behaviour.meanings(content)]
     return "\n".join([*parts, "", f"Ran with {here}."]) + "\n"
