@@ -9,6 +9,7 @@ import threading
 import time
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from test_checks import NASTY, assert_stands_alone
@@ -111,6 +112,9 @@ def test_a_study_leaves_runs_table_and_page(study, content):
     assert matrix["behaviour"]["ends"]["unmatched"]["difference"] == pytest.approx(0, abs=0.5)
     text = assert_stands_alone((study / "report.html").read_text(encoding="utf-8")).text
     assert matrix["comparison"]["sentence"] in text
+    picture = ElementTree.parse(study / "ranking.svg").getroot()
+    assert "encoder_attention=matrix" in [piece.text for piece in picture]
+    assert "](ranking.svg)" in (study / "report.md").read_text(encoding="utf-8")
     assert "| encoder_attention=matrix |" in (study / "report.md").read_text(encoding="utf-8")
 
 
