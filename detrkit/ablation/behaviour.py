@@ -5,7 +5,6 @@ For information, beside what a study compares: differences come with their own i
 
 from __future__ import annotations
 
-import math
 import statistics as plain
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,22 +17,26 @@ from detrkit.ablation.statistics import Pairs
 Content = dict[str, Any]
 Runs = Sequence[Mapping[str, Any]]
 
+NONE = "\N{EN DASH}"
 HALFWAY = 0.5  # of the base's final score: what it takes to reach is told
 
 TITLES = {
     "changed": "matching changed",
     "agreement": "first layer agrees",
     "answered": "queries an object had",
-    "used": "queries in use",
+    "used": "effective queries",
     "duplicates": "duplicates",
     "claimed": "detections an object",
     "unmatched": "objects not found",
 }
 
 READING = (
-    "Measured on the held-out images: at the end of training the mean over the seeds, in brackets the difference from "
-    "the base, paired by seed, with its 95 % interval, each for itself and corrected for nothing. The first column is "
-    "the median step of the evaluation at which a run first had half of the base's final score."
+    "Measured on the held-out images, at the end of training; means over the seeds. The first column is the median step"
+    " of the evaluation at which a run first had half of the base's final score."
+)
+DIFFERENCES = (
+    "Differences from the base, paired by seed, with their 95 % intervals: for information, each for itself and "
+    "corrected for nothing."
 )
 
 
@@ -89,17 +92,25 @@ def _evaluations(run: Mapping[str, Any], metric: str) -> Iterator[dict[str, Any]
         yield {"step": step, "seconds": seconds, metric: value}
 
 
-def heads(content: Content) -> list[str]:
-    """Columns of `cells`: what there is a number of."""
+Table = tuple[list[str], list[list[str]]]
+
+
+def means(content: Content) -> Table:
+    """Columns, and a line of text for each variant."""
     level = content["variants"][0]["behaviour"]["reached"]["level"]
-    return ["variant", f"steps to {content['metric']} {level:.2g}", *(TITLES[what] for what in _named(content))]
+    lines = [
+        [variant["name"], _steps(variant["behaviour"]["reached"]), *(_mean(end) for end in _ends(content, variant))]
+        for variant in content["variants"]
+    ]
+    return ["variant", f"steps to {content['metric']} {level:.2g}", *_titles(content)], lines
 
 
-def cells(content: Content) -> Iterator[list[str]]:
-    """A line of text for each variant."""
-    for variant in content["variants"]:
-        ends, reached = variant["behaviour"]["ends"], variant["behaviour"]["reached"]
-        yield [variant["name"], _steps(reached), *(_number(ends[what]) for what in _named(content))]
+def differences(content: Content) -> Table:
+    """The same of the differences from the base, where two seeds at least have both."""
+    lines = [
+        [variant["name"], *(_difference(end) for end in _ends(content, variant))] for variant in content["variants"][1:]
+    ]
+    return ["variant", *_titles(content)], lines
 
 
 def meanings(content: Content) -> Iterator[tuple[str, str]]:
@@ -131,10 +142,20 @@ def _steps(reached: Mapping[str, Any]) -> str:
     return "never" if reached["steps"] is None else f"{reached['steps']:g}{some}"
 
 
-def _number(end: Mapping[str, Any]) -> str:
-    if end["mean"] is None:
-        return "\N{EN DASH}"
-    if end["interval"] is None or not math.isfinite(end["interval"][0]):
-        return f"{end['mean']:.3f}"
+def _ends(content: Content, variant: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [variant["behaviour"]["ends"][what] for what in _named(content)]
+
+
+def _titles(content: Content) -> list[str]:
+    return [TITLES[what] for what in _named(content)]
+
+
+def _mean(end: Mapping[str, Any]) -> str:
+    return NONE if end["mean"] is None else f"{end['mean']:.3f}"
+
+
+def _difference(end: Mapping[str, Any]) -> str:
+    if end["interval"] is None:
+        return NONE
     half = (end["interval"][1] - end["interval"][0]) / 2
-    return f"{end['mean']:.3f} ({end['difference']:+.3f} \N{PLUS-MINUS SIGN} {half:.3f})"
+    return f"{end['difference']:+.3f} \N{PLUS-MINUS SIGN} {half:.3f}"

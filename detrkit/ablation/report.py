@@ -105,7 +105,10 @@ def _curves(content: Content) -> Iterator[html.Markup]:
 
 def _behaviour(content: Content) -> Iterator[html.Markup]:
     """What the instruments say, as a table and over time."""
-    yield html.table(behaviour.heads(content), behaviour.cells(content))
+    yield html.table(*behaviour.means(content))
+    yield html.folded(
+        "Differences from the base", html.table(*behaviour.differences(content), caption=behaviour.DIFFERENCES)
+    )
     meanings = dict(behaviour.meanings(content))
     yield html.tag("ul", *(html.tag("li", html.tag("em", name), f": {text}") for name, text in meanings.items()))
     yield html.gallery(

@@ -77,10 +77,7 @@ def advice(content: Content) -> list[str]:
 
 def as_text(content: Content) -> str:
     """The table, what can be concluded, and what each variant changes."""
-    scored, behaved = (
-        _aligned([list(HEAD), *rows(content)]),
-        _aligned([behaviour.heads(content), *behaviour.cells(content)]),
-    )
+    scored, behaved = _aligned(HEAD, rows(content)), _aligned(*behaviour.means(content))
     diffs = [f"{v['name']}: {said}" for v in content["variants"] if (said := changes(v))]
     title = [f"{content['question']}", ""] if content["question"] else []
     return (
@@ -104,7 +101,9 @@ def as_text(content: Content) -> str:
     )
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+def _aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table of one width a column."""
+    table = [head, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
@@ -134,7 +133,13 @@ def as_markdown(content: Content, *, picture: str | None = None) -> str:
     """
     shown = [f"![Differences from the base with their intervals]({picture})", ""] if picture else []
     lines = _table(HEAD, rows(content))
-    behaved = _table(behaviour.heads(content), behaviour.cells(content))
+    behaved = [
+        *_table(*behaviour.means(content)),
+        "",
+        behaviour.DIFFERENCES,
+        "",
+        *_table(*behaviour.differences(content)),
+    ]
     words = [f"**{n.capitalize()}.** {content[n]}\n" for n in ("hypothesis", "result") if content[n]]
     listed = [f"- {line}" for line in (*findings(content), *advice(content))]
     diffs = [f"- `{v['name']}`: {said}" for v in content["variants"] if (said := changes(v))]
