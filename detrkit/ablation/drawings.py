@@ -9,6 +9,7 @@ from detrkit.charts import BOTTOM, COLORS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis
 from detrkit.html import Markup, figure, joined, tag
 
 ROW = 34  # pixels of a row of whiskers: its name, and the line below it
+BANDS = 3  # of one chart
 PALE = "opacity:.16;stroke:none"
 
 
@@ -51,7 +52,7 @@ def whiskers(rows: Sequence[Whisker], *, title: str, x: str, margin: float | Non
 
 
 def bands(series: Mapping[str, Sequence[Sequence[Point]]], *, title: str, x: str, top: float | None = None) -> Markup:
-    """Mean over the runs of each name, in a band from the lowest to the highest.
+    """Mean over the runs of each name, in a band from the lowest to the highest; more than three would hide each other.
 
     Args:
         series: curves of its runs by name; steps that not all runs have are left out.
@@ -71,7 +72,8 @@ def bands(series: Mapping[str, Sequence[Sequence[Point]]], *, title: str, x: str
         lows = [f"{_at(across(step))} {_at(up(low))}" for step, low, _, _ in reversed(span)]
         means = [f"{_at(across(step))} {_at(up(mean))}" for step, _, mean, _ in span]
         if span:
-            drawn.append(tag("path", d=f"M{'L'.join(highs + lows)}Z", style=f"fill:{color};{PALE}"))
+            if len(spans) <= BANDS:
+                drawn.append(tag("path", d=f"M{'L'.join(highs + lows)}Z", style=f"fill:{color};{PALE}"))
             drawn.append(tag("path", d=f"M{'L'.join(means)}", style=f"stroke:{color}"))
             drawn += [_dot(across(span[0][0]), up(span[0][2]), color)] if len(span) == 1 else []
         keys.append(tag("span", tag("i", style=f"background:{color}"), name, class_="key"))
