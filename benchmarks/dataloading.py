@@ -9,10 +9,11 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
-from _measuring import machine, write_results
+from _measuring import Row, machine, write_results
 
 from detrkit.presets import from_pairs
 from detrkit.training.loop import Trainer
@@ -20,11 +21,15 @@ from detrkit.training.loop import Trainer
 WARM_UP = 5  # steps, while workers start and allocators settle
 
 
-def megabytes(role: str, pid: int) -> float:
-    """Memory of a process; of a worker without what it shares with the trainer, from which it was forked."""
-    counted = ("Rss:",) if role == "trainer" else ("Private_Clean:", "Private_Dirty:")
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith(counted))
+MEASURES = {"RSS": "Rss:", "PSS": "Pss:"}
+"""Memory of a process: all pages it has mapped, as ``ps`` shows it; and the same with shared pages divided by those
+who share them, which add up to what the machine has given."""
+
+
+def megabytes(pid: int) -> dict[str, float]:
+    """Memory of a process by measure."""
+    lines = dict(line.split()[:2] for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    return {measure: int(lines[key]) / 1024 for measure, key in MEASURES.items()}
 
 
 def processes() -> Iterator[tuple[str, int]]:
@@ -35,22 +40,43 @@ def processes() -> Iterator[tuple[str, int]]:
     yield from ((f"worker {number}", pid) for number, pid in enumerate(pids))
 
 
-def watch(trainer: Trainer) -> tuple[list[dict[str, float]], dict[str, list[float]]]:
-    """Seconds of every step, and the highest memory in each epoch by role."""
-    windows, steps = iter(trainer.stream), []
-    peaks: dict[str, list[float]] = {}
-    for step in range(trainer.total):
-        start = time.perf_counter()
-        window = next(windows)
-        waited = time.perf_counter()
-        trainer.step(window)
-        steps.append({"waiting": waited - start, "step": time.perf_counter() - start})
-        epoch = step // trainer.per_epoch
+class Watch:
+    """The highest memory of every process in each epoch, {(role, measure): [megabytes]}, and who was there."""
+
+    def __init__(self, epochs: int) -> None:
+        self.peaks: dict[tuple[str, str], list[float]] = {}
+        self.pids: set[tuple[str, int]] = set()
+        self.epochs = epochs
+
+    def look(self, epoch: int) -> None:
+        """Look at all processes, in an epoch from 0."""
         for role, pid in processes():
-            epochs = peaks.setdefault(role, [])
-            epochs += [0.0] * (epoch + 1 - len(epochs))
-            epochs[epoch] = max(epochs[epoch], megabytes(role, pid))
-    return steps[WARM_UP:], peaks
+            self.pids.add((role, pid))
+            for measure, value in megabytes(pid).items():
+                row = self.peaks.setdefault((role, measure), [0.0] * self.epochs)
+                row[epoch] = max(row[epoch], value)
+
+    def rows(self) -> Iterator[Row]:
+        """A row each process and measure, with the growth since the first epoch."""
+        for (role, measure), peaks in self.peaks.items():
+            growth = 100 * (max(peaks) / peaks[0] - 1)
+            yield {"process": role, "measure": measure, "peak_mb_by_epoch": peaks, "growth_percent": growth}
+
+
+def run(trainer: Trainer, watch: Watch) -> list[dict[str, float]]:
+    """Train to the end, with evaluations and checkpoints; gives the seconds of every step."""
+    steps = []
+    with closing(iter(trainer.stream)) as windows:
+        for step in range(trainer.total):
+            start = time.perf_counter()
+            window = next(windows)
+            waited = time.perf_counter()
+            trainer.step(window)
+            steps.append({"waiting": waited - start, "step": time.perf_counter() - start})
+            watch.look(step // trainer.per_epoch)
+            trainer.after_step()
+            watch.look(step // trainer.per_epoch)
+    return steps[WARM_UP:]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,21 +87,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="few images: shows that it runs, measures nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write machine, rows and result here")
     options = parser.parse_args(arguments)
-    data = "toy(size=64, length=16)" if options.quick else options.data
+    data = "toy(size=64, length=16, held_out=8)" if options.quick else options.data
     fields = {"data": data, "short_side": 240, "long_side": 320, "batch_size": 8, "num_workers": 2, "epochs": 3}
-    fields |= {"eval_every": 0, "device": "cpu", **dict(pair.split("=", 1) for pair in options.fields)}
+    fields |= {"device": "cpu", **dict(pair.split("=", 1) for pair in options.fields)}
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        steps, peaks = watch(Trainer(*from_pairs("detr_tiny", fields), Path(folder) / "run", resume=False))
-    share = sum(step["waiting"] for step in steps) / max(sum(step["step"] for step in steps), 1e-9)
-    growth = {role: epochs[-1] / epochs[0] - 1 for role, epochs in peaks.items()}
-    for role, epochs in peaks.items():
-        print(f"{role:<9} {'  '.join(f'{mb:8.1f} MB' for mb in epochs)}  {100 * growth[role]:+.1f} % since the first")
-    sentence = f"Steps wait for images {100 * share:.1f} % of the time; no process grows by more than "
-    sentence += f"{100 * max(growth.values()):.1f} %."
-    print(sentence)
-    rows = [{"role": role, "peak_mb_by_epoch": epochs} for role, epochs in peaks.items()]
-    about = {"fields": {name: str(value) for name, value in fields.items()}, "waiting": share}
+        trainer = Trainer(*from_pairs("detr_tiny", fields), Path(folder) / "run", resume=False)
+        watch = Watch(-(-trainer.total // trainer.per_epoch))
+        steps = run(trainer, watch)
+    waiting = sum(step["waiting"] for step in steps) / max(sum(step["step"] for step in steps), 1e-9)
+    rows = list(watch.rows())
+    for row in rows:
+        peaks = "  ".join(f"{peak:8.1f} MB" for peak in row["peak_mb_by_epoch"])
+        print(f"{row['process']:<9}  {row['measure']}  {peaks}  {row['growth_percent']:+.1f} % since the first epoch")
+    worst = {name: max(row["growth_percent"] for row in rows if row["measure"] == name) for name in MEASURES}
+    grown = " and ".join(f"{worst[measure]:.1f} % {measure}" for measure in MEASURES)
+    sentence = (
+        f"Steps wait for images {100 * waiting:.1f} % of the time. After the first epoch no process grows by more "
+    )
+    sentence += f"than {grown}; {len(watch.pids)} processes in all."
+    print(f"\n{sentence}")
+    about = {"fields": {name: str(value) for name, value in fields.items()}, "waiting": waiting}
     write_results(options.json, machine=machine("torch"), **about, rows=rows, result=sentence)
 
 

@@ -6,8 +6,12 @@ Exit codes: 0 done, 1 a failure, 2 a mistake of the user's, 130 and 143 stopped 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
 from typing import NoReturn
 
 import detrkit
@@ -40,6 +44,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    prepare_streams()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = make_parser()
     commands = [name for name in vars(Commands) if not name.startswith("_")]
@@ -47,24 +52,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown command {arguments[0]!r}; {nearest(arguments[0], commands)}")
     options = parser.parse_all(arguments)
     try:
-        return getattr(Commands, options.command)(options) or 0
-    except (KeyboardInterrupt, BrokenPipeError) as stop:
-        sys.stderr.close() if isinstance(stop, BrokenPipeError) else None
-        return 130 if isinstance(stop, KeyboardInterrupt) else 0
+        code = getattr(Commands, options.command)(options) or 0
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read has seen enough
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 0
     except Exception as error:
         if options.debug:
             raise
         return report(error)
 
 
+def prepare_streams() -> None:
+    """Let every text be written: signs that the terminal does not know as numbers, to a closed stream in vain."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (until the process ends)
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def report(error: Exception) -> int:
     """Say what went wrong in one line (a configuration's problems: a line each) and give the exit code."""
-    if isinstance(error, DetrkitError):
-        sys.stderr.write("".join(f"detrkit: {line}\n" for line in str(error).splitlines()))
-        return error.exit_code
-    text = " ".join(str(error).split())
-    sys.stderr.write(f"detrkit: failed: {type(error).__name__}: {text}; run again with --debug for the traceback\n")
-    return 1
+    text, code = (str(error), error.exit_code) if isinstance(error, DetrkitError) else (failure(error), 1)
+    with suppress(OSError):  # where nobody can be told, the exit code is left
+        sys.stderr.write("".join(f"detrkit: {line}\n" for line in text.splitlines()))
+    return code
+
+
+def failure(error: Exception) -> str:
+    """One line about what nobody has foreseen."""
+    text, kind = " ".join(str(error).split()), type(error).__name__
+    if isinstance(error, MemoryError) or "OutOfMemory" in kind or "DefaultCPUAllocator" in text:
+        return "failed: not enough memory; take smaller batches or images, or fewer queries"
+    if isinstance(error, OSError) and error.strerror:
+        return f"failed: {error.filename or 'output'}: {error.strerror}"
+    return f"failed: {kind}: {text}; run again with --debug for the traceback"
 
 
 def make_parser() -> Parser:

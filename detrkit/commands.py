@@ -71,6 +71,7 @@ class Commands:
         else:
             preset, detector, train = read_fields(options.fields, options.config)
             out = Path(options.out) if options.out else free_folder(Path("runs"), preset)
+        from detrkit.progress import watched
         from detrkit.training import loop
         from detrkit.training.distributed import Processes
 
@@ -79,7 +80,7 @@ class Commands:
             for part in (data, val) if val is not None else (data,):
                 for finding in part.findings:
                     sys.stderr.write(f"data: {finding}\n")
-                for index in range(len(part)):
+                for index in watched(range(len(part)), "read", len(part)):
                     part[index]  # an image that cannot be decoded is known before training, not in its middle
             print(f"ok: {len(data)} training images, classes {', '.join(data.label_space.names)}; nothing was trained")
             return

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, cast, get_
 
 from detrkit import fields, fitting
 from detrkit.errors import ConfigError, DetrkitError, nearest
-from detrkit.fields import Fraction, NonNegative, Positive, Probability, Rate, Role, Weight, roles_of
+from detrkit.fields import Fraction, NonNegative, Positive, Probability, Rate, Role, Seed, Weight, Workers, roles_of
 from detrkit.registry import REGISTRY
 from detrkit.specs import Spec
 
@@ -217,8 +217,8 @@ class TrainConfig(_Config):
     patience: NonNegative = 0
     transforms: Annotated[str, Role("transforms")] | None = "detr"
 
-    seed: NonNegative = 42
-    num_workers: NonNegative = 0
+    seed: Seed = 42
+    num_workers: Workers = 0
     device: str = "auto"
     amp: Literal["none", "bf16"] = "none"
     deterministic: bool = False

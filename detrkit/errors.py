@@ -121,5 +121,5 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def _short(value: object, limit: int = 120) -> str:
-    text = value if isinstance(value, str) and "\n" not in value and value[:1] in "([<" else repr(value)
+    text = value if isinstance(value, str) and "\n" not in value and value.startswith(("(", "[", "<")) else repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -55,6 +55,8 @@ class Role:
 
 
 Positive = Annotated[int, Range(min=1)]
+Seed = Annotated[int, Range(min=0, max=2**32 - 1)]
+Workers = Annotated[int, Range(min=0, max=256)]  # processes; more are a slip of the finger that stops the machine
 NonNegative = Annotated[int, Range(min=0)]
 Weight = Annotated[float, Range(min=0)]
 Rate = Annotated[float, Range(min=0)]
@@ -93,6 +95,8 @@ def describe(annotation: Any) -> str:
         text = " or ".join(describe(choice) for choice in args)
     elif base is type(None):
         text = "none"
+    elif origin is tuple and args[-1] is not Ellipsis:
+        text = f"({'; '.join(map(describe, args))})"
     else:
         text = str(base) if origin else getattr(base, "__name__", str(base))
     return ", ".join([text, *ranges])

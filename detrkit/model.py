@@ -200,7 +200,8 @@ class Detector(nn.Module):
                 and padded as in training.
             threshold: least score of a detection, in [0, 1].
             batch_size: images at a time.
-            progress: show a progress bar on stderr; None: when that is a terminal and there is more than one batch.
+            progress: show a progress bar on stderr; None: where that is no terminal, a line every half minute instead,
+                and nothing for a single batch.
 
         Returns:
             One `Detections` an image: xyxy boxes in pixels of the original image, best first; no NMS.

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from detrkit import boxes as geometry
 from detrkit.detections import Detections
 from detrkit.errors import DataError, DetrkitError, ShapeError
 from detrkit.images import read_image, to_rgb
 from detrkit.preprocessing import normalize, pad, resize
+from detrkit.progress import watched
 
 if TYPE_CHECKING:
     from detrkit.model import Detector, DetectorOutput
@@ -56,13 +56,7 @@ def predict(
         progress = False
     opened = (open_image(source, field=f"images[{index}]") for index, source in enumerate(images))
     stream = detect(model, opened, batch_size=batch_size)
-    return [found.above(threshold) for found in watched(stream, "predict", total, progress)]
-
-
-def watched(stream: Iterator[Detections], task: str, total: int | None, progress: bool | None) -> Iterable[Detections]:
-    """The same with a progress bar on stderr; ``progress=None``: only when stderr is a terminal."""
-    hidden = None if progress is None else not progress
-    return tqdm(stream, desc=task, total=total, unit="image", disable=hidden, leave=False)
+    return [found.above(threshold) for found in watched(stream, "predict", total, show=progress)]
 
 
 def detect(model: Detector, images: Iterator[Image.Image], *, batch_size: int) -> Iterator[Detections]:

@@ -123,7 +123,7 @@ def read_back(data):
         corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
         whole = np.rint(corners)
         assert np.abs(corners - whole).max(initial=0) < 1e-3
-        stem = Path(data._paths[index]).stem
+        stem = Path(data.path(index)).stem
         crowds = target["iscrowd"].tolist()
         images[stem] = Drawn(*image.size, whole.astype(int).tolist(), target["labels"].tolist(), crowds)
     return images

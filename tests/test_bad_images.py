@@ -16,7 +16,7 @@ from detrkit.images import read_image
 from detrkit.labels import LabelSpace
 from detrkit.registry import REGISTRY
 from detrkit.training import train
-from detrkit.training.data import WindowStream, WorkerError
+from detrkit.training.data import SampleError, WindowStream, WorkerError
 from detrkit.training.log import read_log
 from detrkit.training.loop import Trainer
 from detrkit.training.pictures import save_pictures
@@ -162,8 +162,11 @@ def test_another_failure_of_a_worker_is_not_taken_for_its_death(photographs, tmp
         trainer = Trainer(
             *small(data=f"failing(root='{tmp_path}')", eval_every=0, num_workers=1), tmp_path / "run", resume=False
         )
-        with pytest.raises(RuntimeError, match="Caught RuntimeError in DataLoader worker"):
+        with pytest.raises(
+            SampleError, match=r"image \d: the data set failed: RuntimeError: DataLoader or not"
+        ) as caught:
             trainer.run_to_end()
+    assert caught.value.exit_code == 1
 
 
 @pytest.mark.parametrize(("batch", "accumulate"), [(16, 1), (3, 5)])

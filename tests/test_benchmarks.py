@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,34 @@ def test_a_benchmark_prints_one_aligned_table_and_a_sentence(run, name):
     assert max(map(len, rows)) <= len(header) <= 120
     numbers = [value for row in wrote["rows"] for value in row.values() if isinstance(value, float)]
     assert all(math.isfinite(number) and number > 0 for number in numbers)
+
+
+ROLES, MEASURES = ("trainer", "worker 0", "worker 1"), ("RSS", "PSS")
+
+
+def watched_run(script, tmp_path, *options):
+    """What the memory of a run of three epochs with two workers was."""
+    file = tmp_path / "memory.json"
+    script("dataloading").main([*options, "--json", str(file)])
+    return json.loads(file.read_text())
+
+
+@pytest.mark.timeout(300)
+def test_memory_of_every_process_and_epoch_is_told(script, tmp_path, capsys):
+    wrote = watched_run(script, tmp_path, "--quick")
+    assert [(row["process"], row["measure"]) for row in wrote["rows"]] == list(product(ROLES, MEASURES))
+    assert all(len(row["peak_mb_by_epoch"]) == 3 and min(row["peak_mb_by_epoch"]) > 10 for row in wrote["rows"])
+    assert "; 3 processes in all." in wrote["result"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[:6:2]] == list(ROLES)
+    assert lines[-1] == wrote["result"]
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_memory_does_not_grow_over_epochs_of_photographs(script, tmp_path, shared):
+    wrote = watched_run(script, tmp_path, "--data", f"voc(root='{shared / 'data/bccd'}')")
+    assert max(row["growth_percent"] for row in wrote["rows"] if row["measure"] == "RSS") < 5
 
 
 def test_every_script_is_tested():

@@ -208,6 +208,9 @@ def test_quick_decodes_nothing_and_says_so(spec, monkeypatch):
     assert "not looked for, since images were not decoded" in as_text(quick)
     assert "not looked for" not in as_text(whole)
     for one, other in zip(whole.surveys, quick.surveys, strict=True):
+        assert [other.file_of(row) for row in range(len(other.ids))] == [
+            one.file_of(row) for row in range(len(one.ids))
+        ]
         assert one.ids == other.ids
         for name in ("index", "sizes", "image", "boxes", "labels", "crowd"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))

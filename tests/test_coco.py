@@ -53,7 +53,7 @@ def tree(tmp_path):
 
 def counts(data):
     """Objects by image."""
-    return {Path(data._paths[i]).stem: len(data[i][1]["labels"]) for i in range(len(data))}
+    return {Path(data.path(i)).stem: len(data.target(i)["labels"]) for i in range(len(data))}
 
 
 def test_reads_the_layout(tree):

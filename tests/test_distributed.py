@@ -31,14 +31,14 @@ STEPS = 3  # an epoch of 10 images in windows of 4: in the last, a second proces
 def test_windows_hold_the_same_images_however_they_are_shared_out(size, count, batch, accumulate):
     _, whole = small(batch_size=4)
     _, shared = small(batch_size=batch, accumulate=accumulate)
-    expected = [sorted(keys) for keys in Windows(size, whole)]
+    expected = [sorted(keys) for (keys,) in Windows(size, whole).of_epoch(0)]
     parts = []
     for rank in range(count):
         windows = Windows(size, shared, Processes(rank, count))
-        batches = iter(windows)
-        assert windows.per_epoch == len(windows.counts()) == len(expected)
-        parts.append([[key for _ in range(number) for key in next(batches)] for number in windows.counts()])
-        assert max(windows.counts()) <= accumulate
+        shares = list(windows.of_epoch(0))
+        assert windows.per_epoch == len(shares) == len(expected)
+        assert max(map(len, shares)) <= accumulate
+        parts.append([list(chain(*share)) for share in shares])
     assert [sorted(chain(*keys)) for keys in zip(*parts, strict=True)] == expected
 
 
@@ -137,7 +137,7 @@ def run_with_bad_image(folder, changes):
 def second_process_has(index, batch):
     """Whether that image is the second process's in the first epoch."""
     _, config = small(batch_size=batch)
-    return any((0, index) in keys for keys in Windows(10, config, Processes(1, 2)))
+    return any((0, index) in keys for share in Windows(10, config, Processes(1, 2)).of_epoch(0) for keys in share)
 
 
 def test_a_failure_of_one_process_ends_all_with_its_exit_code(tmp_path):

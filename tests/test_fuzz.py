@@ -143,7 +143,7 @@ class Files:
 
     def kept(self, data, path):
         """Objects kept of a file that belongs to one image."""
-        rows = [i for i, image in enumerate(data._paths) if Path(image).stem == path.stem]
+        rows = [i for i in range(len(data)) if Path(data.path(i)).stem == path.stem]
         return int(sum(data._ends[i + 1] - data._ends[i] for i in rows))
 
 
@@ -177,7 +177,7 @@ class Yolo(Files):
         if (SHARED / "bccd").is_dir():
             real = VocDataset("test", root=str(SHARED / "bccd"))
             for i in range(2):
-                path = Path(real._paths[i])
+                path = Path(real.path(i))
                 shutil.copyfile(path, root / f"images/train/{path.name}")
                 target = real[i][1]
                 lines = zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True)

@@ -62,9 +62,9 @@ def identity(
 
 
 def listing(data: Dataset) -> dict[str, Any]:
-    """Classes, number and ids of the images of a split; data that are made on the fly list no ids."""
-    ids = getattr(data, "_ids", None) or range(len(data))
-    return {"images": len(data), "ids": digest([str(i) for i in ids]), "classes": list(data.label_space.names)}
+    """Classes, number and ids of the images of a split."""
+    ids = [str(data.image_id(index)) for index in range(len(data))]
+    return {"images": len(data), "ids": digest(ids), "classes": list(data.label_space.names)}
 
 
 @cache

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from detrkit.config import DetectorConfig
 from detrkit.datasets import Dataset, Finding, Target
-from detrkit.datasets._reading import ImageFiles, make_target
 from detrkit.errors import DataError
 from detrkit.preprocessing import resized_size
+from detrkit.progress import watched
 from detrkit.registry import REGISTRY
 
 UNREADABLE = "training would stop here"  # unless it is told to leave such images out
@@ -105,7 +104,7 @@ class Survey:
 
     def file_of(self, row: int) -> str:
         """The file of an image, where the data have files; else the split."""
-        return file_of(self.data, int(self.index[row])) or self.split
+        return self.data.path(int(self.index[row])) or self.split
 
 
 def survey(data: Dataset, split: str, *, quick: bool = False) -> Survey:
@@ -114,12 +113,12 @@ def survey(data: Dataset, split: str, *, quick: bool = False) -> Survey:
     Args:
         data: the split.
         split: its name.
-        quick: decode no image of data sets that read files; damaged and doubled images then stay unknown.
+        quick: decode no image of data sets that know their targets without; damaged and doubled images stay unknown.
     """
     unreadable: list[Finding] = []
     kept: list[tuple[int, str, Target]] = []
-    bar = tqdm(_items(data, quick), f"check {split}", len(data), unit="image", leave=False, disable=None)
-    for index, seen in enumerate(bar):
+    items = watched(_items(data, quick), f"check {split}", len(data))
+    for index, seen in enumerate(items):
         if isinstance(seen, Finding):
             unreadable.append(seen)
         else:
@@ -141,38 +140,19 @@ def survey(data: Dataset, split: str, *, quick: bool = False) -> Survey:
     )
 
 
-def file_of(data: Dataset, index: int) -> str | None:
-    """The file of an image of a data set that reads files."""
-    return data._paths[index] if isinstance(data, ImageFiles) else None
-
-
 def _items(data: Dataset, quick: bool) -> Iterator[Finding | tuple[str, Target]]:
     """Of each image the hash of its pixels and its target, or why it cannot be read."""
     for index in range(len(data)):
-        if quick and isinstance(data, ImageFiles):
-            yield "", _described(data, index)
-            continue
         try:
-            image, target = data[index]
+            if quick:
+                yield "", data.target(index)
+            else:
+                image, target = data[index]
+                yield digest(image), target
         except DataError as error:
-            path = str(error.path or file_of(data, index) or f"image {index}")
+            path = str(error.path or data.path(index) or f"image {index}")
             what = str(error).removeprefix(f"{path}: ")
             yield Finding(what, path, error.image_id, action=UNREADABLE)
-        else:
-            yield digest(image), target
-
-
-def _described(data: ImageFiles, index: int) -> Target:
-    """What is to be found in an image, without decoding it."""
-    rows = slice(data._ends[index], data._ends[index + 1])
-    height, width = data._sizes[index].tolist()
-    return make_target(
-        data._boxes[rows],
-        data._labels[rows],
-        (height, width),
-        image_id=data._ids[index],
-        iscrowd=data._iscrowd[rows],
-    )
 
 
 def digest(image: Image.Image) -> str:

@@ -57,7 +57,7 @@ class Dataset(ABC):
     """Contract of the role. Keep it by defining `__len__` and `__getitem__` and setting the attributes.
 
     Laws: an item depends only on the settings, the split, `epoch` and the index, whatever was read before and by
-    whichever process; targets are as `Target` says.
+    whichever process; targets are as `Target` says; `target`, `image_id` and `path` tell what is true of the item.
 
     Attributes:
         label_space: names and original ids of the classes.
@@ -80,3 +80,19 @@ class Dataset(ABC):
         Raises:
             DataError: the image cannot be read; names the file.
         """
+
+    def target(self, index: int) -> Target:
+        """What is to be found in an image; a data set that knows it without the pixels does not read them.
+
+        Raises:
+            DataError: the image must be read for it and cannot be.
+        """
+        return self[index][1]
+
+    def image_id(self, index: int) -> int | str:
+        """The data set's own id of an image, as in its target."""
+        return self.target(index)["image_id"]
+
+    def path(self, index: int) -> str | None:
+        """The file of an image, which nobody opens for it; None where there is none."""
+        return None

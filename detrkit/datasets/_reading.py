@@ -212,23 +212,39 @@ class ImageFiles(Dataset):
             IndexError: the index is out of range.
             DataError: the image cannot be read, or its size is no longer what it was.
         """
-        index = range(len(self))[index]
-        path, size = self._paths[index], (int(self._sizes[index, 0]), int(self._sizes[index, 1]))
-        image = read_image(path)
+        path, target = self.path(index), self.target(index)
+        image, size = read_image(path), tuple(target["orig_size"].tolist())
         if (image.height, image.width) != size:
             raise DataError(
                 "image has changed since its header was read",
                 path=path,
-                image_id=self._ids[index],
+                image_id=target["image_id"],
                 value=(image.height, image.width),
                 expected=f"(height, width) {size}",
             )
+        return image, target
+
+    def target(self, index: int) -> Target:
+        """What is to be found in an image, from the annotations alone.
+
+        Raises:
+            IndexError: the index is out of range.
+        """
+        index = range(len(self))[index]
         rows = slice(self._ends[index], self._ends[index + 1])
-        return image, make_target(
+        return make_target(
             self._boxes[rows],
             self._labels[rows],
-            size,
+            (int(self._sizes[index, 0]), int(self._sizes[index, 1])),
             image_id=self._ids[index],
             iscrowd=self._iscrowd[rows],
             area=None if self._area is None else self._area[rows],
         )
+
+    def image_id(self, index: int) -> int | str:
+        """The data set's own id of an image."""
+        return self._ids[index]
+
+    def path(self, index: int) -> str:
+        """The file of an image."""
+        return self._paths[index]

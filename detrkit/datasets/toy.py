@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, final, get_args
+from typing import Annotated, Literal, NamedTuple, final, get_args
 
 import numpy as np
 from PIL.Image import Image
@@ -16,12 +16,21 @@ from detrkit.fields import NonNegative, Positive, Range
 from detrkit.labels import LabelSpace
 
 Split = Literal["train", "val", "test"]
-Side = Annotated[int, Range(min=32)]
+Side = Annotated[int, Range(min=32, max=8192)]
 
 SMALLEST, LARGEST = 0.14, 0.5  # of the shorter side of the image
 LARGEST_OVERLAP = 0.2  # of the smaller of two boxes
 STEEPEST = np.deg2rad(15)
 _TRIES = 40
+
+
+class Scene(NamedTuple):
+    """Where the shapes of an image lie; its generator goes on to colours, light and texture."""
+
+    image_id: int
+    rng: np.random.Generator
+    labels: list[int]
+    outlines: list[Array]
 
 
 @final
@@ -83,18 +92,32 @@ class ToyDataset(Dataset):
         Raises:
             IndexError: the index is out of range.
         """
-        index = range(self.length)[index]
+        scene = self._scene(index)
+        size, textured = (self.height, self.width), self.background == "textured"
+        image = texture(scene.rng, *size) if textured else plain(*size)
+        light = _light(scene.rng) if textured else None
+        for label, corners in zip(scene.labels, scene.outlines, strict=True):
+            paint(image, self.label_space.names[label], corners, scene.rng, light)
+        return image, self._target(scene)
+
+    def target(self, index: int) -> Target:
+        """What is to be found in an image, without drawing it."""
+        return self._target(self._scene(index))
+
+    def image_id(self, index: int) -> int:
+        """The index."""
+        return range(self.length)[index]
+
+    def _scene(self, index: int) -> Scene:
+        index = self.image_id(index)
         epoch = self.epoch if self.split == "train" else 0
         rng = np.random.default_rng([self.seed, get_args(Split).index(self.split), epoch, index])
-        size, names = (self.height, self.width), self.label_space.names
-        labels, outlines = _place(rng, int(rng.integers(self.fewest, self.most + 1)), names, size)
-        textured = self.background == "textured"
-        image = texture(rng, *size) if textured else plain(*size)
-        light = _light(rng) if textured else None
-        for label, corners in zip(labels, outlines, strict=True):
-            paint(image, names[label], corners, rng, light)
-        boxes = np.array([(*corners.min(axis=0), *corners.max(axis=0)) for corners in outlines])
-        return image, make_target(boxes, labels, size, image_id=index)
+        count = int(rng.integers(self.fewest, self.most + 1))
+        return Scene(index, rng, *_place(rng, count, self.label_space.names, (self.height, self.width)))
+
+    def _target(self, scene: Scene) -> Target:
+        boxes = np.array([(*corners.min(axis=0), *corners.max(axis=0)) for corners in scene.outlines])
+        return make_target(boxes, scene.labels, (self.height, self.width), image_id=scene.image_id)
 
 
 def _place(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from detrkit.datasets import Dataset
 from detrkit.detections import Detections
@@ -16,7 +14,8 @@ from detrkit.errors import DataError
 from detrkit.evaluators import Evaluator, Numbers
 from detrkit.evaluators._evidence import Evidence
 from detrkit.labels import LabelSpace
-from detrkit.prediction import detect, watched
+from detrkit.prediction import detect
+from detrkit.progress import say, watched
 from detrkit.registry import REGISTRY
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def evaluate(
         evaluator: spec of the role `evaluators`; or an evaluator, which keeps all it was shown: its table, the errors
             of `detrkit.evaluation.errors`, or the share of a process, to be merged.
         batch_size: images at a time.
-        progress: show a progress bar on stderr; None: only when that is a terminal.
+        progress: show a progress bar on stderr; None: where that is no terminal, a line every half minute instead.
 
     Returns:
         The numbers of `Evaluator.result`, and the detections of every image in the label space of the data, without
@@ -57,7 +56,7 @@ def evaluate(
     judge = evaluator if isinstance(evaluator, Evaluator) else REGISTRY.make("evaluators", evaluator)
     detections = collect(model, data, judge, batch_size=batch_size, progress=progress)
     if said := remark(judge.evidence()):
-        say_beside_bar(said)
+        say(said)
     return judge.result(), detections
 
 
@@ -79,13 +78,13 @@ def collect(
             yield image
 
     stream = detect(model, images(), batch_size=batch_size)
-    for index, found in enumerate(watched(stream, "evaluate", len(data), progress)):
+    for index, found in enumerate(watched(stream, "evaluate", len(data), show=progress)):
         known = found.in_space(data.label_space)
         seen += len(found)
         evaluator.add(targets[index], known)
         detections.append(known)
     if left_out := seen - sum(map(len, detections)):
-        say_beside_bar(f"{left_out} of {seen} detections left out: the data do not have their classes")
+        say(f"{left_out} of {seen} detections left out: the data do not have their classes")
     return detections
 
 
@@ -112,14 +111,9 @@ def _check_classes(data: LabelSpace, model: LabelSpace) -> None:
             expected=f"some of ({_listed(model.names)})",
         )
     if unknown:
-        say_beside_bar(f"the model does not know {_listed(unknown)}: their AP is 0")
+        say(f"the model does not know {_listed(unknown)}: their AP is 0")
 
 
 def _listed(names: Iterable[str], most: int = 10) -> str:
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def say_beside_bar(text: str) -> None:
-    """A line on stderr that leaves a progress bar whole."""
-    tqdm.write(text, file=sys.stderr)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from detrkit.checkpoints.storage import replace_text
 from detrkit.detections import Detections
@@ -20,6 +19,7 @@ from detrkit.errors import DetrkitError
 from detrkit.explain.attention import NoWeightsError, cross_attention
 from detrkit.explain.overlay import attention_row, sheet_of
 from detrkit.prediction import predict
+from detrkit.progress import ProgressBar
 
 if TYPE_CHECKING:
     from detrkit.model import Detector
@@ -51,7 +51,7 @@ def predict_to_folder(
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict[str, Any]]] = {}
     stream = iter(images)
-    with tqdm(desc="predict", unit="image", leave=False) as bar:
+    with ProgressBar("predict") as bar:
         while batch := list(islice(stream, batch_size)):
             for (name, image), (detections, maps) in zip(batch, _look(model, batch), strict=True):
                 name, best = _unused(name, found), detections.above(threshold)
@@ -59,7 +59,7 @@ def predict_to_folder(
                 draw(image, of_detections(best), side=max(480, *image.size)).save(out / f"{name}.png")
                 if maps is not None and len(best):
                     sheet_of([attention_row(image, best, maps, 5, 320)]).save(out / f"{name}.attention.png")
-            bar.update(len(batch))
+            bar.advance(len(batch))
     replace_text(out / "detections.json", json.dumps(found, indent=1) + "\n")
     return found
 

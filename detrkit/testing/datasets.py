@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,21 @@ def image_ids_tell_images_apart(make: Make, draw: Draw) -> None:
     one, other = draw(0, len(data) - 1), draw(0, len(data) - 1)
     ids = data[one][1]["image_id"], data[other][1]["image_id"]
     assert (ids[0] == ids[1]) == (one == other), f"images {one} and {other} have the ids {ids[0]!r} and {ids[1]!r}"
+
+
+@law("datasets")
+def what_is_told_of_an_image_is_true_of_its_item(make: Make, draw: Draw) -> None:
+    """`target` and `image_id` tell what the item holds; `path` names a file, if any."""
+    data, epoch = make(split="train"), draw(0, 3)
+    data.epoch = epoch
+    index = draw(0, len(data) - 1)
+    target, number, path = data.target(index), data.image_id(index), data.path(index)
+    image, expected = data[index]
+    assert_same((image, target), (image, expected), "told without the image")
+    assert target.keys() == expected.keys(), f"the target alone has the keys {sorted(target)}, not {sorted(expected)}"
+    assert number == expected["image_id"], f"image_id is {number!r}, but {expected['image_id']!r} in the target"
+    if path is not None:
+        assert Path(path).is_file(), f"image {index} has no file {path}"
 
 
 @law("datasets")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, count, islice
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,7 @@ from detrkit.config import DetectorConfig, TrainConfig
 from detrkit.datasets import Dataset, Finding, Target
 from detrkit.errors import DataError, DetrkitError
 from detrkit.preprocessing import PaddedImages, normalize, pad, resize
+from detrkit.progress import watched
 from detrkit.registry import REGISTRY
 from detrkit.training.distributed import Processes
 from detrkit.transforms import Transforms
@@ -27,7 +30,6 @@ from detrkit.transforms import Transforms
 Key = tuple[int, int]
 TRANSFORMS, ORDER = 0x7F0A, 2  # random streams of their own, beside those of data sets
 ALONE = Processes()
-GRACE = 60  # seconds
 NO_IMAGES = PaddedImages(torch.empty(0, 3, 0, 0), None)
 
 
@@ -42,6 +44,20 @@ class Batch(NamedTuple):
     def image_ids(self) -> list[int | str]:
         """The data set's ids of the images."""
         return [target["image_id"] for target in self.targets]
+
+
+class SampleError(DetrkitError):
+    """A data set or a transform failed in a way that its author has not foreseen."""
+
+    exit_code = 1
+
+    @classmethod
+    def of(cls, error: Exception, index: int) -> SampleError:
+        """That error of the image with this index."""
+        hint = "num_workers=0 and --debug show where"
+        made = cls(f"the data set failed: {type(error).__name__}: {error}", image_id=index, hint=hint)
+        made.__cause__ = error
+        return made
 
 
 class Samples(TorchDataset[Any]):
@@ -64,6 +80,8 @@ class Samples(TorchDataset[Any]):
             return self.sample(*key)
         except DetrkitError as error:  # whoever reads the image, the training process decides what becomes of it
             return error
+        except Exception as error:
+            return SampleError.of(error, key[1])
 
     def sample(self, epoch: int, index: int) -> tuple[Tensor, Target]:
         """Image [3, H, W] and target of an index in an epoch."""
@@ -77,49 +95,43 @@ class Samples(TorchDataset[Any]):
 
 
 class Windows(Sampler[list[Key]]):
-    """Order of one epoch as this process's micro-batches; some of them in a row are its share of a step's window.
+    """Order of all epochs as this process's micro-batches, without end; some in a row are its share of a step's window.
 
     A window is `batch_size` x `accumulate` x processes images. Their order is a permutation of all images, given by
     (seed, epoch) alone, so that it does not depend on how windows are shared out: micro-batches go to the processes in
     turn. The last window of an epoch may be smaller, so that some have fewer of them or none; no image is left out.
+
+    Attributes:
+        start: optimizer step of the whole run at which the order begins.
     """
 
-    def __init__(self, size: int, train: TrainConfig, processes: Processes = ALONE) -> None:
-        self.size, self.train, self.processes = size, train, processes
+    def __init__(self, size: int, train: TrainConfig, processes: Processes = ALONE, start: int = 0) -> None:
+        self.size, self.train, self.processes, self.start = size, train, processes, start
         self.window = train.batch_size * train.accumulate * processes.count
-        self.epoch, self.start = 0, 0
 
     @property
     def per_epoch(self) -> int:
         """Optimizer steps an epoch."""
         return -(-self.size // self.window)
 
-    def seek(self, step: int) -> None:
-        """Go to an optimizer step of the whole run."""
-        self.epoch, self.start = divmod(step, self.per_epoch)
-
-    def counts(self) -> list[int]:
-        """How many micro-batches this process has of each window that is left of the epoch."""
-        return [len(self._lows(min(self.window, self.size - first))) for first in self._firsts()]
-
-    def __len__(self) -> int:
-        return sum(self.counts())
-
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng((ORDER, self.train.seed, self.epoch)).permutation(self.size)
-        for first in self._firsts():
-            window = order[first : first + self.window]
-            for low in self._lows(len(window)):
-                yield [(self.epoch, int(index)) for index in window[low : low + self.train.batch_size]]
+        return chain.from_iterable(self.shares())
 
-    def _firsts(self) -> range:
-        """Where in the order of the epoch the windows begin that are left."""
-        return range(self.start * self.window, self.size, self.window)
+    def shares(self) -> Iterator[list[list[Key]]]:
+        """This process's micro-batches of each window."""
+        first, place = divmod(self.start, self.per_epoch)
+        for epoch in count(first):
+            yield from islice(self.of_epoch(epoch), place, None)
+            place = 0
 
-    def _lows(self, size: int) -> range:
-        """Where in a window of this size the micro-batches of this process begin."""
+    def of_epoch(self, epoch: int) -> Iterator[list[list[Key]]]:
+        """The same of one epoch."""
+        order = np.random.default_rng((ORDER, self.train.seed, epoch)).permutation(self.size)
         batch, processes = self.train.batch_size, self.processes
-        return range(processes.rank * batch, size, processes.count * batch)
+        for first in range(0, self.size, self.window):
+            window = [(epoch, int(index)) for index in order[first : first + self.window]]
+            lows = range(processes.rank * batch, len(window), processes.count * batch)
+            yield [window[low : low + batch] for low in lows]
 
 
 class WorkerError(DataError):
@@ -129,7 +141,11 @@ class WorkerError(DataError):
 
 
 class WindowStream:
-    """Endless stream of a process's shares of windows, from any step on; the same for any number of workers."""
+    """Endless stream of a process's shares of windows, from any step on; the same for any number of workers.
+
+    Workers are forked once and live as long as an iteration does: each sample carries its epoch, so that they need no
+    beginning of their own, and their memory stays what it is.
+    """
 
     def __init__(
         self,
@@ -141,30 +157,38 @@ class WindowStream:
     ) -> None:
         if len(data) == 0:
             raise DataError("the training set is empty", field="data", value=str(train.data))
-        self.windows = Windows(len(data), train, processes)
-        self.windows.seek(start_step)
+        self.windows = Windows(len(data), train, processes, start_step)
         self.loader: DataLoader[Any] = DataLoader(
             Samples(data, detector, train),
             batch_sampler=self.windows,
             collate_fn=collate,
             num_workers=train.num_workers,
             generator=torch.Generator(),
-            persistent_workers=False,
-            worker_init_fn=outlive_signals,
+            worker_init_fn=obey_the_trainer_alone,
         )
 
     def __iter__(self) -> Generator[list[Batch], None, None]:
-        while True:
-            batches = iter(self.loader)
-            for count in self.windows.counts():
-                yield list(islice(batches, count))
-            self.windows.epoch, self.windows.start = self.windows.epoch + 1, 0
+        batches = iter(self.loader)
+        for share in self.windows.shares():
+            yield list(islice(batches, len(share)))
 
 
-def outlive_signals(_: int) -> None:
-    """Let a worker live on for a while when all processes are told to stop, so that the step can be finished."""
+def obey_the_trainer_alone(_: int) -> None:
+    """Let a worker live on when all processes of a run are told to stop; the trainer finishes a step, then ends it.
+
+    Where it cannot be known who sent a signal (macOS), only Ctrl-C is outlived.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        Thread(target=end_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def end_when_told_by(trainer: int) -> None:
+    """End this process at the first SIGTERM from that one; whatever it is doing, or the trainer would wait for it."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != trainer:
+        pass
+    os._exit(0)
 
 
 @contextmanager
@@ -202,7 +226,7 @@ class Readable(Dataset):
     def __init__(self, data: Dataset) -> None:
         self.data, self.label_space, self.findings = data, data.label_space, list(data.findings)
         self.indices: list[int] = []
-        for index in range(len(data)):
+        for index in watched(range(len(data)), "read", len(data)):
             try:
                 data[index]
                 self.indices.append(index)
@@ -214,6 +238,18 @@ class Readable(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Image.Image, Target]:
         return self.data[self.indices[index]]
+
+    def target(self, index: int) -> Target:
+        """As the data set tells it."""
+        return self.data.target(self.indices[index])
+
+    def image_id(self, index: int) -> int | str:
+        """As the data set tells it."""
+        return self.data.image_id(self.indices[index])
+
+    def path(self, index: int) -> str | None:
+        """As the data set tells it."""
+        return self.data.path(self.indices[index])
 
 
 def left_out(error: DataError) -> Finding:

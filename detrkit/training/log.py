@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,8 +37,11 @@ class MetricsLog:
                 expected=f"{length} bytes",
                 hint="put the file back, or start anew with another --out",
             )
-        with path.open("ab") as file:
-            file.truncate(length)
+        try:
+            with path.open("ab") as file:
+                file.truncate(length)
+        except OSError as error:
+            raise CheckpointError("cannot write the log", path=path, value=f"({error.strerror})") from None
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
         """Append a line ``{"kind": ..., ...}``; numbers that are not finite become null."""
@@ -53,9 +57,24 @@ def length_of(path: Path) -> int:
 
 
 def read_log(path: Path, kind: str) -> list[dict[str, Any]]:
-    """All entries of a kind."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
+    """All entries of a kind; none where there is no log.
+
+    Raises:
+        CheckpointError: it cannot be read; names the line.
+    """
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise CheckpointError("cannot read the log", path=path, value=f"({error.strerror})") from None
+    return [entry for number, line in enumerate(lines, 1) if (entry := _entry(path, number, line))["kind"] == kind]
+
+
+def _entry(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    with suppress(ValueError):
+        entry = json.loads(line)
+        if isinstance(entry, dict) and "kind" in entry:
+            return entry
+    raise CheckpointError("the log is damaged", path=f"{path}:{number}", expected='{"kind": ..., ...}')
 
 
 def _plain(value: Any) -> Any:

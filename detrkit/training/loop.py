@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -11,7 +10,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from tqdm import tqdm
 
 from detrkit import fields
 from detrkit.checkpoints.detector import save_detector, without_weights
@@ -21,6 +19,7 @@ from detrkit.datasets import Dataset
 from detrkit.errors import CheckpointError, NonFiniteError
 from detrkit.evaluation import evaluate
 from detrkit.model import build
+from detrkit.progress import ProgressBar, say
 from detrkit.training.announcement import announcement
 from detrkit.training.data import ALONE, Batch, WindowStream, noticing_dead_workers
 from detrkit.training.devices import pick_device
@@ -127,7 +126,7 @@ class Trainer:
         here = environment(self.processes.count)
         if made_in != here:
             self.say(f"the run was made with {made_in}, this is {here}: it will go on, but not to the bit")
-        self.stream.windows.seek(self.run.progress.step)
+        self.stream.windows.start = self.run.progress.step
         self.processes.of_first(self.open_logs)
 
     def open_logs(self) -> None:
@@ -146,22 +145,16 @@ class Trainer:
     def run_to_end(self) -> Run:
         """Train from where the run stands to its last step."""
         progress = self.run.progress
-        bar = tqdm(
-            total=self.total,
-            initial=progress.step,
-            desc="train",
-            unit="step",
-            dynamic_ncols=True,
-            disable=not self.processes.is_first,
-        )
+        show = None if self.processes.is_first else False
+        bar = ProgressBar("train", self.total, unit="step", done=progress.step, show=show)
         catching = noticing_signals(lambda signum: setattr(self, "signum", signum))
         repeating, reading = determinism(self.run.train.deterministic), closing(iter(self.stream))
         with bar, catching, repeating, noticing_dead_workers(), reading as windows:
             while not self.is_over:
                 started = time.perf_counter()
-                bar.set_postfix_str(self.step(next(windows)))
+                said = self.step(next(windows))
                 progress.seconds += time.perf_counter() - started
-                bar.update()
+                bar.advance(note=said)
                 self.after_step()
         return self.run
 
@@ -334,9 +327,9 @@ class Trainer:
             log.write(kind, values)
 
     def say(self, text: str) -> None:
-        """A line on stderr that leaves a progress bar whole."""
+        """A line on stderr, of the first process only."""
         if self.processes.is_first:
-            tqdm.write(text, file=sys.stderr)
+            say(text)
 
 
 def check(detector: DetectorConfig, train: TrainConfig) -> tuple[Dataset, Dataset | None]:

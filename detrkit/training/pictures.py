@@ -61,9 +61,9 @@ def save_curves(log: Path, path: Path) -> None:
     figure, axes = plt.subplots(2, 3, figsize=(15, 8), layout="constrained")
     for axis, (term, title) in zip(axes[0], TERMS.items(), strict=True):
         _plot_layers(axis, steps, term)
-        axis.set(title=title, xlabel="step", yscale="log")
+        axis.set(title=title, xlabel="step", yscale=_scale(axis))
     _plot(axes[1, 0], steps, "loss", "total")
-    axes[1, 0].set(title="weighted sum of all terms and layers", xlabel="step", yscale="log")
+    axes[1, 0].set(title="weighted sum of all terms and layers", xlabel="step", yscale=_scale(axes[1, 0]))
     _plot(axes[1, 1], steps, "class_error", "class error of matched queries, %")
     _plot(axes[1, 1], steps, "cardinality_error", "error in the number of objects")
     axes[1, 1].set(title="metrics of the last layer", xlabel="step", ylim=(0, None))
@@ -78,6 +78,11 @@ def save_curves(log: Path, path: Path) -> None:
         axis.grid(alpha=0.25)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _scale(axis: Any) -> str:
+    """Logarithmic, where there is a positive value to show."""
+    return "log" if any((line.get_ydata() > 0).any() for line in axis.lines) else "linear"
 
 
 def _plot_layers(axis: Any, steps: list[dict[str, Any]], term: str) -> None:
