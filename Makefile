@@ -39,7 +39,7 @@ check: setup
 	$(BIN)/python tools/lints.py
 
 bench: setup
-	$(BIN)/python benchmarks
+	$(BIN)/detrkit bench
 
 nightly: setup
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n 2 -p no:cacheprovider --timeout 900

@@ -26,7 +26,13 @@ COMPARED = {"rival": "<20", "ms": ">9.3f", "ratio": ">7.3f"}
 
 
 def parse(
-    about: str | None, arguments: Sequence[str] | None, *, rounds: int, threads: int | None = 2, device: bool = True
+    about: str | None,
+    arguments: Sequence[str] | None,
+    *,
+    rounds: int,
+    threads: int | None = 2,
+    device: bool = True,
+    flags: Mapping[str, str] | None = None,
 ) -> Namespace:
     """Options of a speed table, and torch set up as they say.
 
@@ -34,8 +40,9 @@ def parse(
         about: the script's docstring.
         arguments: the command line without the script's name; None: that of the process.
         rounds: how often the rivals run by default.
-        threads: of torch by default; None where the measured code uses one alone.
-        device: whether the measured code runs on any device.
+        threads: of torch by default; None where the measured code uses one alone, and more are refused.
+        device: whether the measured code runs on any device; others than the CPU are refused where not.
+        flags: more options of a script, each with its help.
     """
     parser = ArgumentParser(description=about, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds, help=f"times that every rival runs (default {rounds})")
@@ -44,12 +51,14 @@ def parse(
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="processor: time of this process alone, for a busy machine"
     )
-    if threads:
-        parser.add_argument("--threads", type=int, default=threads, help=f"threads of torch (default {threads})")
-    if device:
-        parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default cpu)")
+    alone, cpu = None if threads else [1], None if device else ["cpu"]
+    more = {"default": threads or 1, "help": f"threads of torch (default {threads or 1})"}
+    parser.add_argument("--threads", type=int, choices=alone, **more)
+    parser.add_argument("--device", default="cpu", choices=cpu, help="cpu, cuda, ... (default cpu)")
+    for name, help_ in (flags or {}).items():
+        parser.add_argument(f"--{name}", action="store_true", help=help_)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads if threads else 1)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     return options
 
@@ -123,8 +132,9 @@ class Table:
     ) -> None:
         self.options, self.columns, self.about = options, columns, about
         self.clock = clock or CLOCKS[options.clock]
-        told = {name: getattr(options, name) for name in ("threads", "device") if hasattr(options, name)}
-        self.machine = machine(*packages, rounds=options.rounds, clock=self.clock.__name__, **told)
+        told = {name: getattr(options, name) for name in ("threads", "device")}
+        load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+        self.machine = machine(*packages, rounds=options.rounds, clock=self.clock.__name__, load=load, **told)
         self.rows: list[Row] = []
         print(", ".join(f"{name} {value}" for name, value in self.machine.items()))
         self._print({name: name for name in columns})
@@ -136,11 +146,10 @@ class Table:
 
     def compare(self, rivals: Rivals, *, peer: str, **case: Any) -> None:
         """Time the rivals in turn; a row each: milliseconds, and the ratio of its time to that of the peer."""
-        device = getattr(self.options, "device", "cpu")
-        seconds = interleaved(rivals, self.options.rounds, device=device, clock=self.clock)
+        seconds = interleaved(rivals, self.options.rounds, device=self.options.device, clock=self.clock)
         for name, own in seconds.items():
             self.add(
-                **case, rival=name, ms=round(1e3 * statistics.median(own), 3), ratio=round(ratio(own, seconds[peer]), 3)
+                **case, rival=name, ms=round(1e3 * statistics.median(own), 3), ratio=round(ratio(own, seconds[peer]), 6)
             )
 
     def ratio(self, rival: str, **case: Any) -> float:

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import detrkit
-from detrkit.folding import folded
 from detrkit.testing.model import ATTENTIONS
 
 MATRIX, CONVOLUTION = "matrix", "convolution"
@@ -56,7 +55,9 @@ def products(device: str, quick: bool) -> Iterator[tuple[str, str, float, Callab
 def rates(table: Table, device: str) -> dict[str, float]:
     """The best rate of each kind, in GMACs a second."""
     calls = list(products(device, table.options.quick))
-    seconds = interleaved({shape: run for _, shape, _, run in calls}, 3 * table.options.rounds, device=device)
+    seconds = interleaved(
+        {shape: run for _, shape, _, run in calls}, 3 * table.options.rounds, device=device, clock=table.clock
+    )
     best = {MATRIX: 0.0, CONVOLUTION: 0.0}
     for kind, shape, gmacs, _ in calls:
         median = statistics.median(seconds[shape])
@@ -86,9 +87,9 @@ def measure(table: Table, preset: str, size: tuple[int, int], best: dict[str, fl
     needed = work(preset, images)
     floor = sum(gmacs / best[kind] for kind, gmacs in needed.items())
     model = detrkit.build(preset).eval().to(device)
-    models: dict[str, nn.Module] = {preset: model, f"{preset} folded": folded(model)}
+    models: dict[str, nn.Module] = {preset: model, f"{preset} folded": model.for_inference()}
     runs = {name: inferring(each, images) for name, each in models.items()}
-    for name, own in interleaved(runs, table.options.rounds, device=device).items():
+    for name, own in interleaved(runs, table.options.rounds, device=device, clock=table.clock).items():
         median, shape = statistics.median(own), f"{name} {size[0]}x{size[1]}"
         numbers = {**speed(sum(needed.values()), median), "floor_ms": 1e3 * floor, "distance": median / floor}
         table.add(what="model", shape=shape, **numbers)

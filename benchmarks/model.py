@@ -2,8 +2,8 @@
 
 Both have the same weights. Before anything is timed they must say the same logits and boxes, the same loss and the same
 gradients of a small padded batch, in float64 and in evaluation, since dropout is random. In training, all layers are
-charged on both sides, the batch is padded, and dropout is as published. "folded" is `detrkit.folding.folded`, for
-inference only.
+charged on both sides, the batch is padded, and dropout is as published. "folded", "bf16" and "compiled" are settings of
+`Detector.for_inference`; the last needs ``--compile``, a compiler, and minutes.
 
 python benchmarks/model.py --json benchmarks/results/model-2025-01-31.json
 """
@@ -25,15 +25,16 @@ from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 
 import detrkit
 from detrkit.checkpoints import save_transformers
-from detrkit.folding import folded
 from detrkit.model import Detector, DetectorOutput
 from detrkit.preprocessing import PaddedImages, pad
 
-OURS, FOLDED = "detrkit", "detrkit folded"
+OURS, FOLDED, BF16 = "detrkit", "detrkit folded", "detrkit bf16"
+COMPILED = {"detrkit compiled": "none", "detrkit bf16, comp.": "bf16"}
 EAGER, SDPA = "transformers eager", "transformers sdpa"
 PACKAGES = ("torch", "torchvision", "timm", "transformers")
 OBJECTS = 7
 TOLERANCE = 1e-6
+ROUNDED = 0.1  # of the largest number, in bfloat16
 INFERENCE = [(480, 640), (800, 1066)]
 TRAINING = [(480, 640), (448, 600)]
 QUICK = [(64, 96), (49, 64)]
@@ -99,7 +100,22 @@ class Contest(NamedTuple):
 
     def inference(self) -> dict[str, nn.Module]:
         """Modules of images and mask that tell the last layer, as users call them."""
-        return {OURS: self.ours, FOLDED: folded(self.ours), **{n: Plainly(each) for n, each in self.theirs.items()}}
+        return {
+            OURS: self.ours,
+            FOLDED: self.ours.for_inference(),
+            **{name: Plainly(each) for name, each in self.theirs.items()},
+        }
+
+    @torch.no_grad()
+    def rounded(self, compile: bool, images: Tensor) -> dict[str, nn.Module]:
+        """More of ours, which say the same but for rounding."""
+        amps = {BF16: "bf16", **(COMPILED if compile else {})}
+        made = {name: self.ours.for_inference(amp=amp, compile=name in COMPILED) for name, amp in amps.items()}
+        expected = self.ours(images, None)
+        for name, module in made.items():
+            for what in ("pred_logits", "pred_boxes"):
+                check_same(getattr(module(images, None), what), getattr(expected, what), f"{what} of {name}", ROUNDED)
+        return made
 
     def losses(
         self, sizes: Sequence[tuple[int, int]], device: str
@@ -151,12 +167,13 @@ def told(model: nn.Module, loss: Callable[[], Tensor]) -> dict[str, Tensor]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON."""
-    options = parse(__doc__, arguments, rounds=5)
+    options = parse(__doc__, arguments, rounds=5, flags={"compile": "also what torch.compile makes of ours"})
     contest = contestants(options.device)
     table = Table(options, *PACKAGES, columns={"images": "<17", "task": "<9", **COMPARED})
     for height, width in QUICK[:1] if options.quick else INFERENCE:
         images = torch.randn(1, 3, height, width, device=options.device)
-        rivals = {name: inferring(module, images, None) for name, module in contest.inference().items()}
+        modules = {**contest.inference(), **contest.rounded(options.compile, images)}
+        rivals = {name: inferring(module, images, None) for name, module in modules.items()}
         table.compare(rivals, peer=SDPA, images=f"{height}x{width}", task="inference")
     sizes = QUICK if options.quick else TRAINING
     rivals = {
@@ -165,7 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table.compare(rivals, peer=SDPA, images=" + ".join(f"{h}x{w}" for h, w in sizes), task="training")
     plain, learned = (table.ratio(OURS, task=task) for task in ("inference", "training"))
     table.conclude(
-        f"detrkit takes {plain:.2f} times the inference of transformers with sdpa ({table.ratio(FOLDED):.2f} folded), "
+        f"detrkit takes {plain:.2f} times the inference of transformers with sdpa ({table.ratio(FOLDED):.2f} folded, "
+        f"{table.ratio(BF16):.2f} in bf16), "
         f"and {learned:.2f} times its training step."
     )
 

@@ -31,7 +31,11 @@ def clip_xyxy(boxes: Float[Tensor, "*B 4"], height: float, width: float) -> Floa
 
 def area(boxes: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B"]:
     """Areas of corner boxes; a box whose corners are swapped has none."""
-    width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(-1)
+    return _area_between(boxes[..., :2], boxes[..., 2:])
+
+
+def _area_between(low: Float[Tensor, "*B 2"], high: Float[Tensor, "*B 2"]) -> Float[Tensor, "*B"]:
+    width, height = (high - low).clamp(min=0).unbind(-1)
     return width * height
 
 
@@ -43,8 +47,9 @@ def elementwise_giou(
     With eps, both areas that are divided by are larger by it, as in the official code of DINO (1e-6).
     """
     overlap, union = _overlap_and_union(first, second)
-    low, high = torch.minimum(first, second)[..., :2], torch.maximum(first, second)[..., 2:]
-    hull = area(torch.cat([low, high], dim=-1))
+    low = torch.minimum(first[..., :2], second[..., :2])
+    high = torch.maximum(first[..., 2:], second[..., 2:])
+    hull = _area_between(low, high)
     return _ratio(overlap, union + eps) - _ratio(hull - union, hull + eps)
 
 
@@ -72,9 +77,9 @@ def _pairs(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _overlap_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    low = torch.maximum(first, second)[..., :2]
-    high = torch.minimum(first, second)[..., 2:]
-    overlap = area(torch.cat([low, high], dim=-1))
+    low = torch.maximum(first[..., :2], second[..., :2])
+    high = torch.minimum(first[..., 2:], second[..., 2:])
+    overlap = _area_between(low, high)
     return overlap, area(first) + area(second) - overlap
 
 

@@ -133,11 +133,13 @@ def make_parser() -> Parser:
 
     evaluation = command("eval", "Score a run on held-out data: AP by size and class, and kinds of errors.")
     add_run(evaluation)
+    add_speed(evaluation)
     evaluation.add_argument("--evaluator", default="hotcoco", metavar="SPEC", help="for example voc (default hotcoco)")
     evaluation.add_argument("--json", action="store_true", help="print JSON")
 
     predict = command("predict", "Detect in images; writes pictures with boxes and attention overlays.")
     add_run(predict)
+    add_speed(predict)
     predict.add_argument("images", nargs="*", metavar="IMAGE", help="images or folders; by default those of the split")
     predict.add_argument("--out", metavar="DIR", help="folder for the pictures; by default predictions/ in the run's")
     predict.add_argument("--threshold", type=float, default=0.5, help="least score, 0 to 1 (default 0.5)")
@@ -155,6 +157,7 @@ def make_parser() -> Parser:
     add_run(report)
     report.add_argument("--threshold", type=float, default=0.5, help="least score of what is drawn (default 0.5)")
 
+    add_tables(command("bench", "Run the speed benchmarks of a checkout, each beside its peer."))
     add_study(command("ablate", "Tell what parts are worth: variants of a base, trained over seeds and compared."))
     add_checks(command("check", "Check a component, data, a configuration or a checkpoint."), common)
     return parser
@@ -169,6 +172,17 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def add_tables(parser: Parser) -> None:
+    """Arguments of the speed benchmarks, which are theirs."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="scripts in benchmarks/; by default all")
+    parser.add_argument("--rounds", type=at_least(1), metavar="N", help="times that every rival runs")
+    parser.add_argument("--threads", type=at_least(1), metavar="N", help="threads of torch")
+    parser.add_argument("--device", help="cpu, cuda, ... (default cpu)")
+    parser.add_argument("--clock", choices=("wall", "processor"), help="processor: for a busy machine")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument("--json", metavar="DIR", help="folder for the results")
 
 
 def add_study(parser: Parser) -> None:
@@ -235,6 +249,15 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="part of the data; by default the run's validation split")
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="images at a time (default 8)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ...; by default a GPU where there is one")
+
+
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the commands that look at many images."""
+    parser.add_argument(
+        "--fold", action=argparse.BooleanOptionalAction, default=True, help="fold norms into convolutions (default yes)"
+    )
+    parser.add_argument("--amp", choices=("none", "bf16"), default="none", help="bf16: products in bfloat16")
+    parser.add_argument("--compile", action="store_true", help="compile first; takes minutes for each size of images")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -96,7 +97,7 @@ class Commands:
         from detrkit.registry import REGISTRY
 
         evaluator = REGISTRY.make("evaluators", options.evaluator)
-        numbers, _ = evaluate(load_run(options), run_data(options), evaluator=evaluator, batch_size=options.batch_size)
+        numbers, _ = evaluate(fast(options), run_data(options), evaluator=evaluator, batch_size=options.batch_size)
         evidence = evaluator.evidence()
         wrong, swapped = errors(evidence), confusion(evidence)
         if not options.json:
@@ -113,7 +114,7 @@ class Commands:
 
         if options.images and (options.data or options.split):
             raise DetrkitError("give either images, or --data and --split", field="images")
-        model, folder = load_run(options), Path(options.run)
+        model, folder = fast(options), Path(options.run)
         out = Path(options.out) if options.out else (folder if folder.is_dir() else folder.parent) / "predictions"
         images = islice(named_images(options), options.limit)
         found = predict_to_folder(model, images, out, threshold=options.threshold, batch_size=options.batch_size)
@@ -146,6 +147,21 @@ class Commands:
             print(f"  {name:<12} {text}")
         for name, amount in written.differences.items():
             print(f"{name} differ by {amount:.2g} at most in {written.comparisons} comparisons")
+
+    @staticmethod
+    def bench(options: argparse.Namespace) -> int:
+        """Tables of a checkout's benchmarks, in processes of their own."""
+        folder = Path(detrkit.__file__).parents[1] / "benchmarks"
+        if not (folder / "__main__.py").is_file():
+            raise DetrkitError(
+                "the benchmarks are not installed: they come with a checkout of the repository",
+                path=folder,
+                hint="run it in a clone after `make setup`",
+            )
+        given = {name: getattr(options, name) for name in ("rounds", "threads", "device", "clock", "json")}
+        words = [word for name, value in given.items() if value for word in (f"--{name}", str(value))]
+        words += ["--quick"] if options.quick else []
+        return subprocess.run([sys.executable, str(folder), *options.names, *words], check=False).returncode
 
     @staticmethod
     def ablate(options: argparse.Namespace) -> int:
@@ -320,6 +336,11 @@ def load_run(options: argparse.Namespace) -> Detector:
     from detrkit.training.loop import pick_device
 
     return detrkit.load(options.run).to(pick_device(options.device))
+
+
+def fast(options: argparse.Namespace) -> Detector:
+    """The same, made for looking as the command says."""
+    return load_run(options).for_inference(fold=options.fold, amp=options.amp, compile=options.compile)
 
 
 def named_images(options: argparse.Namespace) -> Iterator[tuple[str, Image]]:

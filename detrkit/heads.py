@@ -47,8 +47,17 @@ def head_of(head: nn.Module, layer: int) -> nn.Module:
 def told(head: nn.Module, states: Float[Tensor, "L B Q D"]) -> Float[Tensor, "L B Q C"]:
     """What the heads say of the states of all layers."""
     if isinstance(head, nn.ModuleList):
-        return torch.stack([one(state) for one, state in zip(head, states, strict=True)])
-    return head(states)
+        return torch.stack([unrounded(one, state) for one, state in zip(head, states, strict=True)])
+    return unrounded(head, states)
+
+
+def unrounded(head: nn.Module, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B C"]:
+    """What a head says in the precision of its weights, also under autocast: 8 bits of a box are off by pixels."""
+    kind = states.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return head(states)
+    with torch.autocast(kind, enabled=False):
+        return head(states.to(next(head.parameters()).dtype))
 
 
 def boxes_from(

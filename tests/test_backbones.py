@@ -356,3 +356,20 @@ def test_a_backbone_can_be_made_where_gradients_are_off(mode):
         backbone = TorchvisionBackbone(model="resnet18", trainable_levels=3)
     assert backbone.strides == (4, 8, 16, 32)
     assert not backbone.body.conv1.weight.requires_grad
+
+
+@pytest.mark.fast
+def test_kernels_have_their_channels_last_while_a_trunk_learns_alone():
+    trunk = TorchvisionBackbone(model="resnet18")
+    kernel, images = trunk.body.conv1.weight, torch.randn(1, 3, 64, 64)
+    expected = trunk.eval()(images)[-1]
+    assert kernel.is_contiguous()
+    learning = trunk.train()(images)[-1]
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    assert learning.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(learning, expected, atol=1e-5 * float(expected.abs().max()))
+    with torch.inference_mode():
+        trunk.eval()
+    assert torch.equal(trunk(images)[-1], expected)
+    trunk.train()(images)[-1].sum().backward()
+    assert kernel.grad is not None

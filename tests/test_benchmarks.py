@@ -48,7 +48,7 @@ def run(script, tmp_path, capsys):
 )
 @pytest.mark.timeout(300)
 def test_a_benchmark_prints_one_aligned_table_and_a_sentence(run, name):
-    wrote, lines = run(name, *([] if name == "matchers" else ["--threads", "1"]))
+    wrote, lines = run(name, "--threads", "1")
     about, header, *rows, blank, sentence = lines
     assert len(rows) == len(wrote["rows"]) > 0
     assert blank == ""
@@ -138,3 +138,4 @@ def test_the_folder_runs_its_scripts():
     assert unknown.returncode == 2
     assert "unknown benchmark speed" in unknown.stderr
     assert call("positional", "--rounds", "none").returncode == 2
+    assert "invalid choice" in call("matchers", "--threads", "2").stderr

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -542,3 +543,37 @@ def test_a_run_that_leaves_bad_images_out_is_reported_without_them(call, tmp_pat
     code, _, err = call("train", "detr_tiny", *fields, "on_bad_image=skip", "--out", tmp_path / "run")
     assert code == 0, err
     assert "bad.jpg" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
+
+
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fast
+def test_bench_hands_its_words_to_the_scripts_of_the_checkout(call, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda words, **_: started.append(words) or SimpleNamespace(returncode=3))
+    code, _, _ = call("bench", "model", "floor", "--rounds", "2", "--device", "cuda", "--quick")
+    folder = Path(detrkit.__file__).parents[1] / "benchmarks"
+    assert started == [[sys.executable, str(folder), "model", "floor", "--rounds", "2", "--device", "cuda", "--quick"]]
+    assert code == 3
+
+
+@pytest.mark.fast
+def test_bench_of_an_installed_package_says_where_the_scripts_are(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(detrkit, "__file__", str(tmp_path / "detrkit" / "__init__.py"))
+    code, out, err = call("bench")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert "they come with a checkout" in err
+
+
+def test_eval_looks_as_it_is_told(run, call, monkeypatch):
+    asked = []
+    made = detrkit.Detector.for_inference
+    monkeypatch.setattr(detrkit.Detector, "for_inference", lambda self, **how: asked.append(how) or made(self, **how))
+    for words in ([], ["--no-fold", "--amp", "bf16"]):
+        assert call("eval", run[0], "--json", *words)[0] == 0
+    assert asked == [
+        {"fold": True, "amp": "none", "compile": False},
+        {"fold": False, "amp": "bf16", "compile": False},
+    ]

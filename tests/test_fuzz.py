@@ -318,4 +318,5 @@ def test_some_fuzzed_files(files):
 @pytest.mark.timeout(1800)
 def test_ten_thousand_fuzzed_files(files):
     counts = run(files, range(1000, 11_000))
-    assert min(counts.values()) > 100
+    one_file_holds_all = not isinstance(files, Voc)  # where each image has its own, a broken one costs that image alone
+    assert all(count > 100 for name, count in counts.items() if name != "refused" or one_file_holds_all)

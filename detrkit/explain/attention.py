@@ -76,7 +76,7 @@ def cross_attention(
     if not recorded:
         raise no_weights
     height, width = (-(-side // model.neck.strides[-1]) for side in inputs.images.shape[-2:])
-    maps = recorded[0].unflatten(-1, (height, width))
+    maps = recorded[0].float().unflatten(-1, (height, width))
     if inputs.mask is not None:
         visible = ~mask_at(inputs.mask, height, width)
         shapes = [(int(v.any(1).sum()), int(v.any(0).sum())) for v in visible]

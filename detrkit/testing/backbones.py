@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from detrkit.backbones import Backbone
-from detrkit.testing.law import Draw, Make, law
+from detrkit.errors import ConfigError
+from detrkit.folding import WITH_FIXED_STATISTICS, folded
+from detrkit.testing.law import Draw, Make, NotConcerned, law
 
 SMALLEST, LARGEST = 33, 110
 
@@ -74,6 +78,24 @@ def state_dict_carries_everything(make: Make, draw: Draw) -> None:
     backbone, twin, images = make().eval(), make().eval(), draw_images(draw)
     twin.load_state_dict(backbone.state_dict())
     assert all(map(torch.equal, look(backbone, images), look(twin, images))), "the state dict leaves something out"
+
+
+@law("backbones")
+@torch.no_grad()
+def folding_changes_nothing(make: Make, draw: Draw) -> None:
+    """Gives the same maps from a copy whose norms are folded, where it lets them be (evaluation)."""
+    backbone, images = make().eval().double(), draw_images(draw).double()
+    norms: list[Any] = [norm for norm in backbone.modules() if isinstance(norm, WITH_FIXED_STATISTICS)]
+    for norm in (norm for norm in norms if norm.running_mean is not None):
+        norm.running_mean.normal_(std=0.2)
+        norm.running_var.uniform_(0.5, 1.5)
+    try:
+        copy = folded(backbone)
+    except ConfigError as refusal:
+        raise NotConcerned(str(refusal)) from None
+    maps = look(backbone, images)
+    check_close(look(copy, images), maps, 1e-10, "folded and not")
+    check_close(look(copy.float(), images.float()), maps, 1e-4, "folded and not, in float32")
 
 
 def draw_images(draw: Draw, batch: int = 1) -> Tensor:
