@@ -9,6 +9,8 @@ from torch import nn
 from detrkit.backbones import Backbone
 from detrkit.config import DetectorConfig
 from detrkit.encoders import Encoder
+from detrkit.queries import ObjectQueries
+from detrkit.queries._groups import GroupedQueries
 from detrkit.registry import REGISTRY
 from detrkit.specs import Spec
 from detrkit.transformer import (
@@ -37,6 +39,7 @@ class Parts:
             "in_channels": backbone.channels,
             "strides": backbone.strides,
         }
+        self.dimensions["box_coder"] = self.make("box_coders", config.box_coder)
 
     def make(self, role: str, spec: str | None, **told: Any) -> Any:
         """A component, told these dimensions beside the model's; None where the configuration leaves the part out."""
@@ -47,6 +50,11 @@ class Parts:
         if spec is None:
             return None
         return self.make(REGISTRY.first_with(("attention", "reading"), spec), spec, layer=layer, **told)
+
+    def queries(self) -> ObjectQueries:
+        """Where the decoder starts, in groups or not."""
+        groups = [self.make("queries", self.config.queries) for _ in range(self.config.group_detr)]
+        return groups[0] if len(groups) == 1 else GroupedQueries(groups)
 
     def residual(self) -> Residual:
         """What wraps a sublayer."""

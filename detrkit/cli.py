@@ -218,6 +218,9 @@ def add_study(parser: Parser) -> None:
     parser.add_argument("--margin", type=float, metavar="X", help="largest difference of no interest")
     parser.add_argument("--out", metavar="DIR", help="folder of the study; by default ablations/NAME")
     parser.add_argument(
+        "--runs", metavar="DIR", help="finished runs that studies share; by default in the study's folder"
+    )
+    parser.add_argument(
         "--workers", type=at_least(0), default=0, metavar="N", help="runs side by side, a thread each (default: here)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")

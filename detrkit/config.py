@@ -94,6 +94,7 @@ class DetectorConfig(_Config):
 
     None (``none`` on the command line) for `positional` or `decoder_self_attention` leaves the part out. Some fields:
 
+    - `group_detr`: groups of so many queries each in training, of which the first alone stays (Group DETR).
     - `encoder_activation`: of the encoder's layers, where it is not the decoder's `activation`.
     - `encoder_norm`: a post-norm encoder ends in a norm too (as in appendix A.6); a pre-norm one always does.
     - `position_at`: the code of a cell is added in every ``attention`` or once, at the ``input`` (table 3).
@@ -110,6 +111,7 @@ class DetectorConfig(_Config):
     positional: Annotated[str, Role("positional")] | None = "sine"
     queries: Annotated[str, Role("queries")] = "positions"
     placement: Annotated[str, Role("placement")] = "fixed"
+    group_detr: Positive = 1
     denoising: Annotated[str, Role("denoising")] | None = None
     encoder: Annotated[str, Role("encoders")] = "stack"
     encoder_attention: AttentionSpec = "sdpa"
@@ -137,6 +139,7 @@ class DetectorConfig(_Config):
     share_heads: bool = True
     bbox_layers: Positive = 3
     refinement: Literal["none", "iterative", "look_twice"] = "none"
+    box_coder: Annotated[str, Role("box_coders")] = "sigmoid"
     reference_eps: Rate = 1e-5
     aux_loss: bool = True
 
@@ -156,12 +159,21 @@ class DetectorConfig(_Config):
     padding_exact: bool = False
 
     told_later: ClassVar[frozenset[str]] = frozenset(
-        {"in_channels", "strides", "num_levels", "level_strides", "layers"}
+        {"in_channels", "strides", "num_levels", "level_strides", "layers", "box_coder"}
     )
 
     def dimensions(self) -> dict[str, Any]:
         """Numbers that the parts of the model, and what is done to its images, may ask for."""
-        names = ("d_model", "dropout", "num_queries", "num_classes", "eos_coef", "short_side", "long_side")
+        names = (
+            "d_model",
+            "dropout",
+            "num_queries",
+            "num_classes",
+            "eos_coef",
+            "short_side",
+            "long_side",
+            "reference_eps",
+        )
         told = {name: getattr(self, name) for name in (*names, "scale_positions", "square")}
         return {**told, "encoder_norm": self.pre_norm or self.encoder_norm, "layer": 0}
 

@@ -137,6 +137,11 @@ class SetMatching:
         )
 
 
+def group_by_group(x: Float[Tensor, "L B Q C"], groups: int) -> Float[Tensor, "_ B _ C"]:
+    """[L, B, K N, C] -> [L K, B, N, C]: groups of queries as if they were layers, since each is matched alone."""
+    return x.unflatten(2, (groups, -1)).movedim(2, 1).flatten(0, 1)
+
+
 def coordinates_apart(boxes: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 4"]:
     """The same boxes, each coordinate in a block of memory of its own, which halves the time of arithmetic."""
     return boxes.movedim(-1, 0).contiguous().movedim(0, -1)
@@ -149,6 +154,8 @@ def image_of_each(truth: Sequence[Truth], device: torch.device) -> Int64[Tensor,
 
 class SetCriterion:
     """Losses of a detector's outputs against the truth, all decoder layers at once.
+
+    Groups of queries are charged each on its own, and their losses averaged (Group DETR, section 3.2).
 
     A batch with more objects than queries leaves the surplus unmatched; `num_boxes` still counts every object, as the
     official code does.
@@ -194,33 +201,37 @@ class SetCriterion:
             TargetError: targets that cannot be right; names image, box and value.
             NonFiniteCostError: outputs that are not finite; names term, image, query and target.
         """
-        logits, boxes = (_at_least_float(x) for x in (outputs.logits, outputs.boxes))
+        logits, boxes = (group_by_group(_at_least_float(x), outputs.groups) for x in outputs.pair)
         truth = check_targets(targets, self.num_classes, images=logits.shape[1], like=boxes)
         normalizer = normalizer or self.normalizer(targets, logits.shape[2])
         pairs = Pairs.of(self.matching(logits, boxes, truth), truth, logits.device)
-        suffixes = [f"_{layer}" for layer in range(logits.shape[0] - 1)] + [""]
+        suffixes = [f"_{layer}" for layer in range(len(outputs.logits) - 1)] + [""]
         losses = self._weighted(self._terms(logits, boxes, pairs, normalizer), suffixes)
         with torch.no_grad():
             losses.metrics = self._metrics(logits, truth, pairs, suffixes)
         if outputs.proposals is not None:
-            losses = losses.joined(self._charge_proposals(outputs.proposals, truth, normalizer))
+            losses = losses.joined(self._charge_proposals(outputs.proposals, truth, normalizer, outputs.groups))
         if outputs.restored is not None:
             losses = losses.joined(self._charge_restored(outputs.restored, truth, normalizer))
         return losses
 
     def _weighted(self, by_layer: dict[str, Tensor], suffixes: Sequence[str]) -> Losses:
-        """Terms by name, and their weighted sum."""
+        """Terms by name, those of a layer the mean of its groups, and their weighted sum."""
+        by_layer = {name: values.view(len(suffixes), -1).mean(1) for name, values in by_layer.items()}
         total = torch.stack([getattr(self.weights, name) * values.sum() for name, values in by_layer.items()]).sum()
         terms = {
             f"loss_{name}{s}": v for name, values in by_layer.items() for s, v in zip(suffixes, values, strict=True)
         }
         return Losses(total, terms)
 
-    def _charge_proposals(self, proposals: Proposals, truth: Sequence[Truth], normalizer: Normalizer) -> Losses:
+    def _charge_proposals(
+        self, proposals: Proposals, truth: Sequence[Truth], normalizer: Normalizer, groups: int
+    ) -> Losses:
         """Losses of a two-stage source, matched like a layer; where it knows objects only, every label is 0."""
         if proposals.class_agnostic:
             truth = [t._replace(labels=torch.zeros_like(t.labels)) for t in truth]
-        logits, boxes = (_at_least_float(x[None]) for x in (proposals.logits, proposals.boxes))
+        pair = (proposals.logits, proposals.boxes)
+        logits, boxes = (group_by_group(_at_least_float(x[None]), groups) for x in pair)
         pairs = Pairs.of(self.matching(logits, boxes, truth), truth, logits.device)
         return self._weighted(self._terms(logits, boxes, pairs, normalizer), ["_enc"])
 
@@ -254,7 +265,7 @@ class SetCriterion:
     ) -> dict[str, Tensor]:
         counts = torch.tensor([len(t.labels) for t in truth], dtype=logits.dtype, device=logits.device)
         found = self.classification.says_object(logits).sum(-1).to(logits.dtype)
-        cardinality = (found - counts).abs().mean(-1)
+        cardinality = (found - counts).abs().mean(-1).view(len(suffixes), -1).mean(1)
         last = len(pairs.labels) - len(pairs.labels) // logits.shape[0]  # pairs stand layer after layer
         wrong = logits[pairs.slots].argmax(-1)[last:] != pairs.labels[last:]
         class_error = 100 * wrong.to(logits.dtype).mean() if len(wrong) else logits.new_tensor(100.0)

@@ -93,6 +93,9 @@ def describe(annotation: Any) -> str:
         text = "one of " + ", ".join(repr(choice) for choice in args)
     elif origin in (Union, types.UnionType):
         text = " or ".join(describe(choice) for choice in args)
+    elif origin in (tuple, list):
+        inside = ["..." if item is Ellipsis else describe(item) for item in args]
+        text = f"{origin.__name__}[{('; ' if any(',' in item for item in inside) else ', ').join(inside)}]"
     elif base is type(None):
         text = "none"
     elif origin is tuple and args[-1] is not Ellipsis:

@@ -50,8 +50,11 @@ def problems(config: DetectorConfig) -> Iterator[str]:
         yield f"{placement.name} gives {SINE}, which neither {' nor '.join(r.name for r in readings)} needs"
     if config.padding_exact and getattr(_component(config, "placement")[0], "sees_padding", False):
         yield f"padding_exact=True and {placement.name} do not fit: its positions depend on the padding"
-    if config.reference_eps != type(config).reference_eps and REFERENCES not in queries.gives | placement.gives:
-        yield f"reference_eps: no effect without {REFERENCES}, {_not_given([queries.name, placement.name])}"
+    if config.reference_eps != type(config).reference_eps:
+        if REFERENCES not in queries.gives | placement.gives:
+            yield f"reference_eps: no effect without {REFERENCES}, {_not_given([queries.name, placement.name])}"
+        elif not _asks(config, "box_coder", "reference_eps"):
+            yield f"reference_eps: no effect with box_coder={config.box_coder}; leave it out"
     if config.eos_coef != type(config).eos_coef and not _asks(config, "classification", "eos_coef"):
         yield f"eos_coef: no effect with classification={config.classification}; leave it out"
 
@@ -75,6 +78,7 @@ def _told(config: DetectorConfig) -> Iterator[tuple[Part, Names, list[str]]]:
     tokens = frozenset({LEVELS, KEY_POSITIONS}) if coded else frozenset({LEVELS})
     yield queries, tokens | classes.gives, [classes.name]
     yield placement, queries.gives, [queries.name]
+    yield part_of(config, "box_coder"), start, starting
     yield part_of(config, "denoising"), queries.gives | classes.gives, [queries.name, classes.name]
     if config.refinement != "none":
         yield Part(f"refinement={config.refinement}", frozenset({REFERENCES})), start, starting
@@ -94,5 +98,6 @@ def _component(config: DetectorConfig, field: str) -> tuple[type | None, str]:
     return REGISTRY.get(REGISTRY.first_with(roles_of(config.annotations()[field]), name), name), name
 
 
-def _asks(config: DetectorConfig, role: str, dimension: str) -> bool:
-    return dimension in REGISTRY.signature(role, _component(config, role)[1]).dimensions
+def _asks(config: DetectorConfig, field: str, dimension: str) -> bool:
+    role = roles_of(config.annotations()[field])[0]
+    return dimension in REGISTRY.signature(role, _component(config, field)[1]).dimensions

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from detrkit.boxes import inverse_sigmoid
 from detrkit.transformer import MLP
 
 
@@ -58,14 +57,3 @@ def unrounded(head: nn.Module, states: Float[Tensor, "*B D"]) -> Float[Tensor, "
         return head(states)
     with torch.autocast(kind, enabled=False):
         return head(states.to(next(head.parameters()).dtype))
-
-
-def boxes_from(
-    logits: Float[Tensor, "*B 4"], references: Float[Tensor, "*B P"] | None, eps: float
-) -> Float[Tensor, "*B 4"]:
-    """Boxes cxcywh in [0, 1] from box logits, as offsets from points (P = 2) or boxes (P = 4) where there are any."""
-    if references is None:
-        return logits.sigmoid()
-    size = references.shape[-1]
-    moved = logits[..., :size] + inverse_sigmoid(references, eps)
-    return torch.cat([moved, logits[..., size:]], dim=-1).sigmoid()

@@ -53,14 +53,13 @@ def page(title: str, *sections: object, lead: object = None, style: str = "", sc
         style: rules of its own, after those of all pages.
         script: the one program that it may run, by its hash; None: none.
     """
-    rules = Markup((Path(__file__).parent / "html.css").read_text(encoding="utf-8") + style)
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY + _allowed(script)),
         tag("title", title),
-        tag("style", rules),
+        tag("style", _style(style)),
     )
     top = tag("header", tag("h1", title), lead)
     program = None if script is None else tag("script", Markup(script))
@@ -79,6 +78,17 @@ def data(name: str, text: str) -> Markup:
     """JSON within the page, for its script to read by this id."""
     safe = text.replace("<", "\\u003c")
     return tag("script", Markup(safe), type="application/json", id=name)
+
+
+def alone(chart: Markup) -> str:
+    """The drawing of a chart as an SVG file that stands alone, in the page's style."""
+    start, end = chart.index("<svg") + len("<svg"), chart.index("</svg>")
+    drawing = chart[start:end].replace(">", f">{tag('style', _style())}", 1)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" class="chart"{drawing}</svg>\n'
+
+
+def _style(more: str = "") -> Markup:
+    return Markup((Path(__file__).parent / "html.css").read_text(encoding="utf-8") + more)
 
 
 def section(title: str, *content: object, note: object = None) -> Markup:

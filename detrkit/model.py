@@ -9,13 +9,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detrkit.backbones import Backbone
+from detrkit.box_coders import BoxCoder
 from detrkit.building import Parts, box_head, too_small_a_table
 from detrkit.classification import Classification
 from detrkit.config import DetectorConfig
 from detrkit.denoising import Denoising, Noised
 from detrkit.encoders import Encoder
 from detrkit.errors import ConfigError
-from detrkit.heads import boxes_from, head_of, heads, start, told, unrounded
+from detrkit.heads import head_of, heads, start, told, unrounded
 from detrkit.inputs import check_images, mask_at, valid_share
 from detrkit.labels import LabelSpace
 from detrkit.necks import Neck
@@ -63,6 +64,7 @@ class Detector(nn.Module):
         encoder: Encoder,
         queries: ObjectQueries,
         decoder: Decoder,
+        box_coder: BoxCoder,
         classification: Classification,
         selection: Selection,
         denoising: Denoising | None = None,
@@ -70,7 +72,7 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.label_space = config, label_space
-        self.classification = classification
+        self.box_coder, self.classification = box_coder, classification
         self.backbone, self.positional = backbone, positional
         self.neck = neck
         self.encoder, self.queries, self.decoder = encoder, queries, decoder
@@ -108,9 +110,10 @@ class Detector(nn.Module):
         decoded = self.decoder(placed, memory, self.refine if self.config.refinement != "none" else None)
         logits, offsets = (told(head, decoded.states) for head in (self.class_embed, self.bbox_embed))
         told_from = zip(offsets, decoded.references, strict=True)
-        boxes = torch.stack([boxes_from(o, r, self.config.reference_eps) for o, r in told_from])
+        boxes = torch.stack([self.box_coder.decode(o, r) for o, r in told_from])
         first, count = 0 if self.config.aux_loss else -1, queries.content.shape[1]
-        found = DetectorOutput(logits[first:, :, :count], boxes[first:, :, :count], queries.proposals)
+        said = logits[first:, :, :count], boxes[first:, :, :count]
+        found = DetectorOutput(*said, queries.proposals, groups=queries.groups)
         if noised is None:
             return found
         return found._replace(restored=Restored(logits[first:, :, count:], boxes[first:, :, count:], noised))
@@ -139,8 +142,7 @@ class Detector(nn.Module):
         self, layer: int, states: Float[Tensor, "B Q D"], references: Float[Tensor, "B Q P"]
     ) -> Float[Tensor, "B Q 4"]:
         """Where references, points or boxes, move after a decoder layer: to its boxes."""
-        offsets = unrounded(head_of(self.bbox_embed, layer), states)
-        return boxes_from(offsets, references, self.config.reference_eps)
+        return self.box_coder.decode(unrounded(head_of(self.bbox_embed, layer), states), references)
 
     def tokenize(self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"] | None) -> Memory:
         """Images -> tokens with positions, before the encoder."""
@@ -254,7 +256,7 @@ def with_noised(queries: Queries, noised: Noised, content: Float[Tensor, "B G n 
     return queries._replace(
         content=torch.cat([queries.content, content.flatten(1, 2)], dim=1),
         references=torch.cat([queries.references, boxes], dim=1),
-        groups=noised.empty,
+        empty=noised.empty,
     )
 
 
@@ -315,8 +317,9 @@ def _assemble(config: DetectorConfig, label_space: LabelSpace) -> Detector:
         neck=neck,
         positional=positional,
         encoder=parts.encoder(),
-        queries=parts.make("queries", config.queries),
+        queries=parts.queries(),
         decoder=parts.decoder(),
+        box_coder=parts.dimensions["box_coder"],
         classification=parts.make("classification", config.classification),
         selection=parts.make("selection", config.selection),
         denoising=parts.make("denoising", config.denoising),

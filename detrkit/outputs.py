@@ -35,12 +35,14 @@ class DetectorOutput(NamedTuple):
         boxes: [L, B, Q, 4], cxcywh in [0, 1] of the unpadded image.
         proposals: what a two-stage source proposed; None elsewhere.
         restored: what became of noised objects in training; None elsewhere.
+        groups: into how many groups of one size the Q queries fall, each of which is to find every object.
     """
 
     logits: Float[Tensor, "L B Q C"]
     boxes: Float[Tensor, "L B Q 4"]
     proposals: Proposals | None = None
     restored: Restored | None = None
+    groups: int = 1
 
     @property
     def pair(self) -> tuple[Float[Tensor, "L B Q C"], Float[Tensor, "L B Q 4"]]:

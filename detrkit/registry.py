@@ -25,6 +25,7 @@ from detrkit.specs import Spec
 ROLES: dict[str, str] = {
     "attention": "Attention",
     "backbones": "Backbone",
+    "box_coders": "BoxCoder",
     "classification": "Classification",
     "datasets": "Dataset",
     "denoising": "Denoising",
@@ -43,6 +44,7 @@ ROLES: dict[str, str] = {
 
 # What a model (or, for data sets, a run) tells its components: the names a signature may have before the star.
 DIMENSIONS: dict[str, str] = {
+    "box_coder": "how a box is told from a reference",
     "d_model": "width of the tokens",
     "dropout": "dropout probability of the transformer",
     "encoder_norm": "whether the layers of the encoder end in a norm",
@@ -56,6 +58,7 @@ DIMENSIONS: dict[str, str] = {
     "num_levels": "number of feature levels",
     "num_queries": "number of object queries",
     "scale_positions": "whether the encoder multiplies positions by what it reads from the tokens",
+    "reference_eps": "least distance of references from 0 and 1, where offsets are added to their logits",
     "short_side": "short side of images that the network sees, in pixels",
     "square": "whether images become squares, their short side as long as their long one",
     "split": "part of the data: train, val, test, ...",

@@ -97,8 +97,9 @@ class Queries(NamedTuple):
             that the query starts from; None where there is none.
         sine: [B, Q, D], code of the reference, kept apart from the content (Conditional DETR); else None.
         proposals: of a two-stage source, to be trained; None elsewhere.
-        groups: places [B, G, n] of the last G n queries that hold nothing: denoising queries in groups, each of which
-            sees the other queries and itself, while those see no group; None without groups.
+        empty: places [B, G, n] of the last G n queries that hold nothing: denoising queries in G sets, each of which
+            sees the first group of the others and itself, while those see no set; None without denoising.
+        groups: into how many groups of one size the others fall, which do not see each other (Group DETR).
     """
 
     content: Float[Tensor, "B Q D"]
@@ -106,19 +107,20 @@ class Queries(NamedTuple):
     references: Float[Tensor, "B Q _"] | None = None
     sine: Float[Tensor, "B Q D"] | None = None
     proposals: Proposals | None = None
-    groups: Bool[Tensor, "B G n"] | None = None
+    empty: Bool[Tensor, "B G n"] | None = None
+    groups: int = 1
 
     def part(self, start: int, end: int) -> Queries:
         """Some of the queries, without groups."""
         return self.mapped(lambda x: x[:, start:end])
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Queries:
-        """The queries with every tensor changed alike, without proposals and groups."""
+        """The queries with every tensor changed alike, all of one group, without proposals."""
         positions, references, sine = (None if x is None else change(x) for x in self[1:4])
         return Queries(change(self.content), positions, references, sine)
 
 
-def needed(value: Tensor | None, what: str, part: nn.Module) -> Tensor:
+def needed(value: Tensor | None, what: str, part: object) -> Tensor:
     """The value.
 
     Raises:
@@ -143,25 +145,31 @@ def read(part: nn.Module, queries: Queries, memory: Memory) -> Float[Tensor, "B 
 
 
 def read_each_other(part: nn.Module, queries: Queries) -> Float[Tensor, "B Q D"]:
-    """Queries read each other; those of a group read the others and their own group (DN-DETR, section 3.4)."""
-    if queries.groups is None:
-        return read(part, queries, Memory(queries.content, queries.positions))
-    batch, groups, size = queries.groups.shape
-    count = queries.content.shape[1] - groups * size
+    """Queries read their group (Group DETR, 3.2); noised ones the first group and their own set (DN-DETR, 3.4)."""
+    if queries.empty is None:
+        return read_in_groups(part, queries, queries.groups)
+    batch, sets, size = queries.empty.shape
+    count = queries.content.shape[1] - sets * size
     main, noised = queries.part(0, count), queries.part(count, queries.content.shape[1])
-    apart = noised.mapped(lambda x: x.reshape(batch * groups, size, -1))
+    first, apart = main.part(0, count // queries.groups), noised.mapped(lambda x: x.reshape(batch * sets, size, -1))
 
     def beside(all_see: Tensor, own: Tensor) -> Tensor:
-        return torch.cat([all_see.repeat_interleave(groups, 0), own], dim=1)
+        return torch.cat([all_see.repeat_interleave(sets, 0), own], dim=1)
 
-    tokens, positions = beside(main.content, apart.content), None
-    if main.positions is not None and apart.positions is not None:
-        positions = beside(main.positions, apart.positions)
-    hidden = torch.cat([queries.groups.new_zeros(batch * groups, count), queries.groups.flatten(0, 1)], dim=1)
+    tokens, positions = beside(first.content, apart.content), None
+    if first.positions is not None and apart.positions is not None:
+        positions = beside(first.positions, apart.positions)
+    seen = first.content.shape[1]
+    hidden = torch.cat([queries.empty.new_zeros(batch * sets, seen), queries.empty.flatten(0, 1)], dim=1)
     restored = read(part, apart, Memory(tokens, positions, hidden))
-    return torch.cat(
-        [read(part, main, Memory(main.content, main.positions)), restored.reshape(batch, groups * size, -1)], dim=1
-    )
+    return torch.cat([read_in_groups(part, main, queries.groups), restored.reshape(batch, sets * size, -1)], dim=1)
+
+
+def read_in_groups(part: nn.Module, queries: Queries, groups: int) -> Float[Tensor, "B Q D"]:
+    """Queries read those of their group, as if each group were an image of its own."""
+    batch, count, width = queries.content.shape
+    apart = queries.mapped(lambda x: x.reshape(batch * groups, count // groups, -1))
+    return read(part, apart, Memory(apart.content, apart.positions)).reshape(batch, count, width)
 
 
 class MLP(nn.Module):

@@ -2,12 +2,14 @@
 
 import json
 import os
+import random
 import signal
 import sys
 import threading
 import time
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from test_checks import NASTY, assert_stands_alone
@@ -16,10 +18,11 @@ import detrkit
 from detrkit.ablation import runner
 from detrkit.ablation.identity import differences
 from detrkit.ablation.report import page
-from detrkit.ablation.results import as_markdown, as_text
 from detrkit.ablation.study import Budget, Plan, Study
+from detrkit.ablation.text import as_markdown, as_text
 from detrkit.cli import main
 from detrkit.errors import ConfigError, NonFiniteError
+from detrkit.training.log import MetricsLog
 from detrkit.training.loop import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -57,8 +60,16 @@ def all_losses(folder):
 
 def runs_of(content):
     """What must not depend on how often a study was stopped."""
-    kept = ("seed", "score", "steps", "curve", "identity")
+    kept = ("seed", "score", "steps", "curve", "dynamics", "identity")
     return {v["name"]: [{name: run[name] for name in kept} for run in v["runs"]] for v in content["variants"]}
+
+
+def table_of(content):
+    """All that a study says but its costs, times among them."""
+    said = [
+        {name: v[name] for name in ("name", "mean", "noise", "comparison", "behaviour")} for v in content["variants"]
+    ]
+    return said, runs_of(content)
 
 
 def losses(folder):
@@ -95,8 +106,15 @@ def test_a_study_leaves_runs_table_and_page(study, content):
     assert {path.relative_to(study / "runs").as_posix() for path in study.rglob("config.json")} == {
         f"{variant}/seed-{seed}/config.json" for variant in ("base", "encoder_attention=matrix") for seed in (42, 43)
     }
+    for variant in content["variants"]:
+        assert [len(curve) for run in variant["runs"] for curve in run["dynamics"].values()] == [3] * 14
+        assert variant["behaviour"]["ends"]["unmatched"]["mean"] <= 1
+    assert matrix["behaviour"]["ends"]["unmatched"]["difference"] == pytest.approx(0, abs=0.5)
     text = assert_stands_alone((study / "report.html").read_text(encoding="utf-8")).text
     assert matrix["comparison"]["sentence"] in text
+    picture = ElementTree.parse(study / "ranking.svg").getroot()
+    assert "encoder_attention=matrix" in [piece.text for piece in picture]
+    assert "](ranking.svg)" in (study / "report.md").read_text(encoding="utf-8")
     assert "| encoder_attention=matrix |" in (study / "report.md").read_text(encoding="utf-8")
 
 
@@ -118,6 +136,21 @@ def test_finished_runs_are_reused_also_by_fewer_seeds(study, content, call):
     fewer = json.loads(call(*BASE, *VARY[:2], "--budget", "3steps", "--seeds", "1", "--out", study, "--json")[1])
     assert runs_of(fewer)["base"] == runs_of(content)["base"][:1]
     assert fewer["variants"][1]["comparison"]["verdict"] in ("identical in every run", "too few seeds")
+
+
+def test_studies_share_what_they_have_trained(study, content, call, tmp_path):
+    """Another study with the same base finds its runs in the store; a longer one trains its own beside them."""
+    shared = ["--runs", tmp_path / "runs", "--seeds", "1", "--json"]
+    code, out, err = call(*BASE, *VARY, *shared, "--out", tmp_path / "a")
+    assert (code, runs_of(json.loads(out))["base"]) == (0, runs_of(content)["base"][:1]), err
+    before = names(tmp_path)
+    other = ["--vary", "lr=1e-3", "--budget", "3steps"]
+    code, out, err = call(*BASE, *other, *shared, "--out", tmp_path / "b")
+    assert "2 runs, 1 of them finished" in err
+    assert before.items() < names(tmp_path).items()  # what was there is untouched
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+    code, _, err = call(*BASE, *other[:2], "--budget", "2steps", *shared, "--out", tmp_path / "b")
+    assert (code, "2 runs, 0 of them finished" in err) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +214,40 @@ def test_a_killed_study_goes_on_to_the_same_result(study, content, call, tmp_pat
     code, out, err = call(*BASE, *VARY, "--out", tmp_path, "--json")
     assert code == 0, err
     assert runs_of(json.loads(out)) == runs_of(content)
+    assert all_losses(tmp_path) == all_losses(study)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_study_killed_at_random_gives_the_same_table(study, content, call, tmp_path, monkeypatch, seed):
+    """Killed again and again, before or after any step, line of a log or file of a run, until it ends."""
+    chance, kills = random.Random(seed), 0
+    left = chance.randrange(1, 30)
+
+    def deadly(whole):
+        def call(*args, **options):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            done = whole(*args, **options)
+            left -= 1
+            if left == 0:
+                raise Killed
+            return done
+
+        return call
+
+    for owner, name in ((Trainer, "step"), (MetricsLog, "write"), (runner, "replace_text"), (Trainer, "save")):
+        monkeypatch.setattr(owner, name, deadly(getattr(owner, name)))
+    while True:
+        try:
+            code, out, err = call(*BASE, *VARY, "--out", tmp_path, "--json")
+        except Killed:
+            kills, left = kills + 1, chance.randrange(8, 40)
+        else:
+            break
+    assert (code, kills >= 3) == (0, True), err
+    assert table_of(json.loads(out)) == table_of(content)
     assert all_losses(tmp_path) == all_losses(study)
 
 
@@ -281,11 +348,19 @@ def test_a_study_file_is_read_and_the_command_line_counts(tmp_path):
 
 
 @pytest.mark.fast
+def test_fields_and_budget_of_a_study_hold_for_every_preset():
+    plan = Plan.read(STUDIES[0]).replace("x", vary=("preset=dab_detr_tiny",), fields={"d_model": 64}, budget="9steps")
+    variant = Study.of(plan).variations.variants[1]
+    assert (variant.detector.placement, variant.detector.d_model, variant.train.steps) == ("modulated", 64, 9)
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
 def test_ready_studies_can_be_run(path):
     written = tomllib.loads(path.read_text())
-    made = Study.of(Plan.read(path))
-    assert {"question", "hypothesis", "base", "vary", "seeds", "budget", "fields"} <= set(written)
+    asked = {} if "vary" in written else {"vary": ("backbone.weights=trunk.pth",)}  # the user says where weights lie
+    made = Study.of(Plan.read(path).replace("x", **asked))
+    assert {"question", "hypothesis", "base", "seeds", "budget", "fields"} <= set(written)
     assert len(made.variations.variants) > 1
     assert not made.variations.same
 

@@ -124,6 +124,15 @@ def test_length_of_training():
     assert [(v.train.steps, v.train.epochs) for v in found.variants[1:]] == [(100, None), (200, None), (None, 3)]
 
 
+def test_another_preset_brings_its_parts_and_its_recipe():
+    found = vary("lr=1e-3", "preset=detr_tiny,dab_detr_tiny", grid=True)
+    assert names(found) == ["base", "preset=detr_tiny, lr=1e-3", "preset=dab_detr_tiny, lr=1e-3"]
+    assert found.variants[2].detector == unchecked("dab_detr_tiny")
+    assert found.variants[2].train == training_recipe("dab_detr_tiny", lr=1e-3)
+    assert vary("preset=detr_tiny").same == {"preset=detr_tiny": "base"}
+    assert problems("preset=detr_tny")[0].startswith("preset=detr_tny: unknown preset 'detr_tny'; did you mean")
+
+
 def test_left_out_parts_and_quoted_texts():
     found = vary("positional=none,learned", "freeze='backbone,encoder'")
     assert [v.detector.positional for v in found.variants[1:3]] == [None, "learned"]

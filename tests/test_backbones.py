@@ -34,6 +34,8 @@ PLAIN = [
     "torchvision(model=shufflenet_v2_x0_5, trainable_levels=2)",
     "torchvision(model=mobilenet_v3_small, norm=batch)",
     "torchvision(model=mnasnet0_5, norm=batch, trainable_levels=1)",
+    "vit(width=16, depth=3, heads=2, patch=8, windows=2, windowed=(0,), taken=(1, 2))",
+    "dinov2(width=16, depth=3, heads=2, patch=7, grid=3, windows=2, taken=(1, 2), swapped=True)",
 ]
 TIMM = [  # names that start with test_ are timm's own miniatures
     "timm(model=test_resnet)",

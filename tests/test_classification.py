@@ -23,6 +23,8 @@ CASES = [
     ("focal", {"gamma": 5.0}),
     ("varifocal", {"gamma": 0.0}),
     ("varifocal", {"alpha": 0.25}),
+    ("iou_aware", {"alpha": 0.0}),
+    ("iou_aware", {"gamma": 0.5}),
 ]
 
 
@@ -59,3 +61,12 @@ def test_varifocal_by_hand():
     varifocal, zero = detrkit.make("classification", "varifocal", num_classes=1), torch.zeros(1, dtype=torch.int64)
     loss = varifocal.loss(torch.zeros(1, 1, 2, 1), Matched((zero, zero, zero), zero, torch.full((1,), 0.5)), 1.0)
     assert loss.tolist() == pytest.approx([(0.5 + 0.75 * 0.25) * math.log(2)])
+
+
+def test_iou_aware_by_hand():
+    """At probability one half and an IoU of a sixteenth, told 0.5 ** 0.25 / 8: ln 2, as any bit; else 0.25 ln 2."""
+    iou_aware, zero = detrkit.make("classification", "iou_aware", num_classes=1), torch.zeros(1, dtype=torch.int64)
+    matched, logits = Matched((zero, zero, zero), zero, torch.full((1,), 1 / 16)), torch.zeros(1, 1, 2, 1)
+    assert iou_aware.loss(logits, matched, 1.0).tolist() == pytest.approx([(1 + 0.25) * math.log(2)])
+    gradient = torch.autograd.grad(iou_aware.loss(logits.requires_grad_(), matched, 1.0).sum(), logits)[0]
+    assert gradient.flatten()[0].item() == pytest.approx(0.5 - 0.5**0.25 / 8)

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from twins import TWINS
 
 import detrkit
 from detrkit.checkpoints import save_detector
@@ -51,7 +52,7 @@ def test_every_combination_learns_saves_loads_and_predicts_the_same(tmp_path, at
         check_learning_saving_and_loading(model, tmp_path / f"{number}.safetensors")
 
 
-DESCENDANTS = [name for name in detrkit.presets() if "tiny" in name and name != "detr_tiny"]
+DESCENDANTS = [name for name in TWINS if name != "detr_tiny"]
 PLACES = ["encoder_attention", "decoder_self_attention", "decoder_cross_attention"]
 
 

@@ -78,6 +78,8 @@ def test_range_is_the_closed_interval(value, low, high):
         (Spec | None, "a spec of role 'attention' or none"),
         (Choice, "one of 'relu', 'gelu', 4"),
         (tuple[int, int], "tuple[int, int]"),
+        (tuple[str, ...], "tuple[str, ...]"),
+        (tuple[Positive, int], "tuple[int, at least 1; int]"),
     ],
 )
 def test_describe(annotation, words):

@@ -66,13 +66,17 @@ DEFAULT = uniform(lambda shape: fan_in(shape) ** -0.5)
 HE = normal(lambda shape: (2 / fan_out(shape)) ** 0.5)
 
 
-def looking(entry, _):
-    """Offsets of 8 heads, 4 points: the farther the point, in eight directions, the same on every level."""
-    offsets, root = entry.view(8, -1, 4, 2), 0.5**0.5
-    directions = [(1, 0), (root, root), (0, 1), (-root, root), (-1, 0), (-root, -root), (0, -1), (root, -root)]
-    for head, (x, y) in zip(offsets, directions, strict=True):
-        expected = torch.tensor([(x, y)], dtype=entry.dtype) / max(abs(x), abs(y))
-        assert torch.allclose(head, expected * torch.arange(1, 5)[:, None], atol=1e-5), "not the official offsets"
+def looking(heads, points):
+    """Offsets of so many heads and points: the farther the point, in directions all around, alike on every level."""
+
+    def check(entry, _):
+        for number, head in enumerate(entry.view(heads, -1, points, 2)):
+            x, y = (wave(2 * math.pi * number / heads) for wave in (math.cos, math.sin))
+            expected = torch.tensor([(x, y)], dtype=entry.dtype) / max(abs(x), abs(y))
+            away = expected * torch.arange(1, points + 1)[:, None]
+            assert torch.allclose(head, away, atol=1e-5), "not the official offsets"
+
+    return check
 
 
 def first_sizes(entry, _):
@@ -106,7 +110,6 @@ RULES = (
     (ATTENTION + SEPARATE + "weight", XAVIER),
     (ATTENTION + SEPARATE + "bias", DEFAULT),
     (ATTENTION + r"(sampling_offsets\.weight|attention_weights\.(weight|bias))", constant(0)),
-    (ATTENTION + r"sampling_offsets\.bias", looking),
     (INSIDE + "weight", XAVIER),
     (INSIDE + "bias", DEFAULT),
     (STACK + r"ffn\.activation\.weight", constant(0.25)),
@@ -134,22 +137,51 @@ REFERRED = (
     (LAST + "weight", constant(0)),
     (r"queries\.content\.weight", XAVIER),
 )
-FROM_BOXES = (*REFERRED, (LAST + "bias", constant(0)))
+OFFSETS = ATTENTION + r"sampling_offsets\.bias"
+FROM_BOXES = (*REFERRED, (LAST + "bias", constant(0)), (OFFSETS, looking(8, 4)))
+BLOCK = r"backbone\.blocks\.\d\."
+LIGHT = (
+    *REFERRED[:2],
+    (LAST + "bias", constant(0)),
+    (OFFSETS, looking(16, 2)),
+    (r"queries\.content\.weight", normal(lambda _: 1.0)),
+    (r"queries\.offset", constant(0)),
+    (r"backbone\.(pos_embed|patch_embed\.weight)|" + BLOCK + r"(attn|mlp)\.\w+\.weight", normal(lambda _: 0.02)),
+    (r"backbone\.patch_embed\.bias|" + BLOCK + r"(attn\.([qv]_|proj\.)|mlp\.linear\d\.)bias", constant(0)),
+    (BLOCK + r"norm\d\.bias", constant(0)),
+    (BLOCK + r"norm\d\.weight", constant(1)),
+    (BLOCK + r"ls\d\.gamma", constant(0.1)),
+    (r"neck\.levels\.0\.block\.(\w+\.)+conv\.weight", DEFAULT),
+    (r"neck\.levels\.0\.(.*\.)?norm\.(weight|running_var)", constant(1)),
+    (r"neck\.levels\.0\.(.*\.)?norm\.(bias|running_mean|num_batches_tracked)", constant(0)),
+)
 FROM_POINTS = (
     *REFERRED,
+    (OFFSETS, looking(8, 4)),
     (r"bbox_embed(\.0)?\.layers\.2\.bias", first_sizes),
     (r"bbox_embed\.[1-9]\.layers\.2\.bias", constant(0)),
 )
-STARTS = {"deformable_detr_r50": FROM_POINTS, "deformable_detr_r50_refine": FROM_POINTS} | dict.fromkeys(
-    (
-        *("conditional_detr_r50", "dab_detr_r50", "dn_detr_r50", "deformable_detr_r50_two_stage", "dino_4scale_r50"),
-        *("rt_detr_r18", "rt_detr_r50"),
-    ),
-    FROM_BOXES,
+STARTS = (
+    {"deformable_detr_r50": FROM_POINTS, "deformable_detr_r50_refine": FROM_POINTS}
+    | dict.fromkeys(
+        (
+            *(
+                "conditional_detr_r50",
+                "dab_detr_r50",
+                "dn_detr_r50",
+                "deformable_detr_r50_two_stage",
+                "dino_4scale_r50",
+            ),
+            *("rt_detr_r18", "rt_detr_r50"),
+        ),
+        FROM_BOXES,
+    )
+    | {"lw_detr_tiny": LIGHT}
 )
 
 
 def rule_of(name, start=PLAIN):
+    name = re.sub(r"queries\.groups\.\d+\.", "queries.", name)
     found = [rule for pattern, rule in (*RULES, *start) if re.fullmatch(pattern, name)]
     assert len(found) == 1, f"{len(found)} rules for {name}"
     return found[0]

@@ -20,6 +20,8 @@ CASES = [
     ("pyramid", {"levels": 5, "extra": 2}),
     ("pyramid", {"levels": 1, "extra": 0}),
     ("pyramid", {"levels": 3, "extra": 1, "norm": "batch", "level_embed": False}),
+    ("projector", {"scales": (1.0, 0.5), "depth": 1}),
+    ("projector", {"norm": "layer", "eps": 1e-3}),
 ]
 
 
@@ -54,3 +56,26 @@ def test_single_takes_the_coarsest_map():
     neck = detrkit.make("necks", "single", d_model=8, in_channels=(4, 6), strides=(8, 16))
     maps = [torch.full((1, 4, 4, 4), torch.nan), torch.randn(1, 6, 2, 2)]
     assert neck(maps)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("channels", [6, 514])
+def test_projector_joins_the_maps_of_the_coarsest_stride_at_every_scale(channels):
+    neck = detrkit.make(
+        "necks",
+        "projector(scales=(2.0, 1.0, 0.5))",
+        d_model=8,
+        in_channels=(4, channels, channels),
+        strides=(8, 16, 16),
+    )
+    maps = [torch.full((1, 4, 8, 12), torch.nan), *torch.randn(2, 1, channels, 4, 6)]
+    assert neck.strides == (8, 16, 32)
+    assert [tuple(level.shape) for level in neck(maps)] == [(1, 8, 8, 12), (1, 8, 4, 6), (1, 8, 2, 3)]
+    first, second = neck.eval()(maps), neck([*maps[:2], 2 * maps[2]])
+    assert all((a - b).abs().max() > 0 for a, b in zip(first, second, strict=True))
+
+
+def test_projector_refuses_other_scales():
+    with pytest.raises(
+        ConfigError, match=r"scales: got \(0.5, 1.0\); expected some of \(2.0, 1.0, 0.5\), in this order"
+    ):
+        detrkit.make("necks", "projector(scales=(0.5, 1.0))", d_model=8, in_channels=(4,), strides=(8,))

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision.tv_tensors import BoundingBoxes
+from twins import TWINS
 
 import detrkit
 from detrkit.boxes import cxcywh_to_xyxy
@@ -267,7 +268,7 @@ def test_training_tells_the_sides_of_its_detector():
 def test_transforms_of_the_published_presets_are_the_official_ones():
     assert TrainConfig().transforms == "detr"
     assert {name: training_recipe(name).transforms for name in presets()} == {
-        name: None if "tiny" in name else "detr" for name in presets()
+        name: None if name in TWINS else "detr" for name in presets()
     }
 
 

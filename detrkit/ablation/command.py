@@ -12,22 +12,30 @@ from detrkit.ablation.study import Plan, Study
 from detrkit.checks import Outcome
 from detrkit.errors import DetrkitError
 
-SAVED, PAGE, TABLE = "study.json", "report.html", "report.md"
+SAVED, PAGE, TABLE, RANKING = "study.json", "report.html", "report.md", "ranking.svg"
 
 
 def ablate(options: argparse.Namespace) -> Outcome:
     """Run a study, or go on with it, and write its results."""
     study = Study.of(plan_of(options))
-    from detrkit.ablation.report import page
-    from detrkit.ablation.results import as_markdown, as_text, gather
+    from detrkit import html
+    from detrkit.ablation.report import page, ranking
+    from detrkit.ablation.results import gather
     from detrkit.ablation.runner import prepare, run_all
+    from detrkit.ablation.text import as_markdown, as_text
     from detrkit.checkpoints.storage import replace_text
 
     folder = folder_of(options, study.plan)
-    jobs = prepare(study, folder, threads=threads_of(options.workers))
+    store = Path(options.runs) if options.runs else None
+    jobs = prepare(study, folder, threads=threads_of(options.workers), store=store)
     run_all(jobs, folder, workers=options.workers, say=lambda line: sys.stderr.write(f"{line}\n"))
     content = gather(study, jobs, _saved(folder / SAVED))
-    files = {SAVED: json.dumps(content, indent=2) + "\n", PAGE: page(content), TABLE: as_markdown(content)}
+    files = {
+        SAVED: json.dumps(content, indent=2) + "\n",
+        PAGE: page(content),
+        TABLE: as_markdown(content, picture=RANKING),
+        RANKING: html.alone(ranking(content)),
+    }
     for name, text in files.items():
         replace_text(folder / name, text)
     return Outcome(content, as_text(content) + "\nlook at:\n" + "".join(f"  {folder / name}\n" for name in files))

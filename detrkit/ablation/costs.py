@@ -1,7 +1,8 @@
 """What a variant costs: parameters, multiply-accumulates, time of a step and of inference, peak memory.
 
 Parameters, multiplications and (on a CPU) memory are counted, not measured: the same on every machine. Times are
-ratios to a base that ran in turn with the variant; never compare seconds of different runs of this.
+ratios to a base that ran in turn with the variant, where one thread runs on a CPU by its processor time, so that other
+work of the machine does not count; never compare seconds of different runs of this.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from detrkit.training.optimizer import make_optimizer
 
 # Products in ATen for which `FlopCounterMode` has no formula.
 UNCOUNTED = {"mv", "dot", "vdot", "addmv", "addr", "grid_sampler_2d", "grid_sampler_3d", "_ctc_loss", "_fft_r2c"}
+
+CLOCKS = {"processor": time.process_time, "wall": time.perf_counter}
 
 
 class Parameters(NamedTuple):
@@ -165,10 +168,11 @@ def macs(model: nn.Module, height: int, width: int) -> Macs:
 def interleaved(
     rivals: Mapping[str, Callable[[], object]], rounds: int = 10, *, threads: int = 2, device: str = "cpu"
 ) -> dict[str, list[float]]:
-    """Wall seconds of each rival, each round running all of them in turn, after one round that is not counted.
+    """Seconds of each rival by `clock`, each round running all of them in turn, after one round that is not counted.
 
     Every other round runs them in reverse, so that none always follows the same one.
     """
+    now = CLOCKS[clock(threads, device)]
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else _nothing
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     order = list(rivals)
@@ -176,12 +180,17 @@ def interleaved(
         for counted in range(rounds + 1):
             for name in order if counted % 2 else reversed(order):
                 wait()
-                start = time.perf_counter()
+                start = now()
                 rivals[name]()
                 wait()
                 if counted:
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append(now() - start)
     return seconds
+
+
+def clock(threads: int, device: str = "cpu") -> str:
+    """What times are taken by: ``processor`` for one thread of a CPU; ``wall`` where several things run at once."""
+    return "processor" if threads == 1 and torch.device(device).type == "cpu" else "wall"
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:

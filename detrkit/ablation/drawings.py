@@ -9,6 +9,7 @@ from detrkit.charts import BOTTOM, COLORS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis
 from detrkit.html import Markup, figure, joined, tag
 
 ROW = 34  # pixels of a row of whiskers: its name, and the line below it
+BANDS = 3  # of one chart
 PALE = "opacity:.16;stroke:none"
 
 
@@ -50,16 +51,18 @@ def whiskers(rows: Sequence[Whisker], *, title: str, x: str, margin: float | Non
     return _chart(title, drawn, bottom + BOTTOM, f"{title}: {said}", shaded)
 
 
-def bands(series: Mapping[str, Sequence[Sequence[Point]]], *, title: str, x: str, top: float) -> Markup:
-    """Mean over the runs of each name, in a band from the lowest to the highest.
+def bands(series: Mapping[str, Sequence[Sequence[Point]]], *, title: str, x: str, top: float | None = None) -> Markup:
+    """Mean over the runs of each name, in a band from the lowest to the highest; more than three would hide each other.
 
     Args:
         series: curves of its runs by name; steps that not all runs have are left out.
         title: what the values are.
         x: what the axis to the right is.
-        top: greatest value of the chart.
+        top: greatest value of the chart; by default that of the curves.
     """
     spans = {name: _spans(curves) for name, curves in series.items()}
+    if top is None:
+        top = max((high for span in spans.values() for *_, high in span), default=0.0) or 0.01
     last = max((step for span in spans.values() for step, *_ in span), default=1.0)
     across, up = Axis(0, last, LEFT, WIDTH - RIGHT), Axis(0, top, HEIGHT - BOTTOM, TOP)
     drawn, keys = _grid(across, up, x), []
@@ -69,7 +72,8 @@ def bands(series: Mapping[str, Sequence[Sequence[Point]]], *, title: str, x: str
         lows = [f"{_at(across(step))} {_at(up(low))}" for step, low, _, _ in reversed(span)]
         means = [f"{_at(across(step))} {_at(up(mean))}" for step, _, mean, _ in span]
         if span:
-            drawn.append(tag("path", d=f"M{'L'.join(highs + lows)}Z", style=f"fill:{color};{PALE}"))
+            if len(spans) <= BANDS:
+                drawn.append(tag("path", d=f"M{'L'.join(highs + lows)}Z", style=f"fill:{color};{PALE}"))
             drawn.append(tag("path", d=f"M{'L'.join(means)}", style=f"stroke:{color}"))
             drawn += [_dot(across(span[0][0]), up(span[0][2]), color)] if len(span) == 1 else []
         keys.append(tag("span", tag("i", style=f"background:{color}"), name, class_="key"))

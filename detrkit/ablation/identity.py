@@ -29,7 +29,7 @@ OUTSIDE = (
     "charts.py",
     "drawing.py",
 )
-INSIDE = ("ablation/runner.py",)
+INSIDE = ("ablation/runner.py", "ablation/recording.py", "ablation/instruments.py")
 
 
 def identity(

@@ -1,7 +1,8 @@
 """How training behaves, beside how it ends: observers of matchings and of detections, and the time to a given AP.
 
 An instrument is fed with `update` as training or evaluation goes, can `merge` what another process saw, and gives a
-curve by epoch: ``result() -> {epoch: {name: number}}``. It changes nothing that it sees. A share of nothing is NaN.
+curve by step: ``result() -> {step: {name: number}}``. It changes nothing that it sees. A share of nothing is NaN.
+Runs of a study are watched at their evaluations, see `detrkit.ablation.recording`.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ class Matched(NamedTuple):
     """What a batch's matching was.
 
     Attributes:
-        epoch: when.
+        step: when; matchings of one step belong together.
         image_ids: of each image.
         owners: query that answers for each object, [L, T] for each image; -1 where there were too few queries.
         num_queries: Q.
     """
 
-    epoch: int
+    step: int
     image_ids: tuple[int | str, ...]
     owners: tuple[Ints, ...]
     num_queries: int
 
     @classmethod
     def of(
-        cls, epoch: int, matching: Sequence[Sequence[Assignment]], truth: Sequence[Truth], num_queries: int
+        cls, step: int, matching: Sequence[Sequence[Assignment]], truth: Sequence[Truth], num_queries: int
     ) -> Matched:
         """From the assignments [layer][image] that `SetMatching` gives for this truth."""
         owners = []
@@ -53,19 +54,19 @@ class Matched(NamedTuple):
             for layer, images in enumerate(matching):
                 owner[layer, images[image].cols] = images[image].rows
             owners.append(owner)
-        return cls(epoch, tuple(target.image_id for target in truth), tuple(owners), num_queries)
+        return cls(step, tuple(target.image_id for target in truth), tuple(owners), num_queries)
 
 
 class Seen(NamedTuple):
     """What was found in an image, beside what is there; boxes are corners, in any one unit.
 
     Attributes:
-        epoch: when.
+        step: when; matchings of one step belong together.
         boxes, labels, scores: of the detections.
         true_boxes, true_labels: of the objects.
     """
 
-    epoch: int
+    step: int
     boxes: Float[Tensor, "N 4"]
     labels: Int64[Tensor, N]
     scores: Float[Tensor, N]
@@ -78,35 +79,35 @@ class Instrument(ABC):
 
     @abstractmethod
     def merge(self, other: Self) -> None:
-        """Take in what an instrument of the same kind saw elsewhere, of other images or epochs."""
+        """Take in what an instrument of the same kind saw elsewhere, of other images or steps."""
 
     @abstractmethod
     def result(self) -> Curve:
-        """Numbers by epoch, in order of epochs."""
+        """Numbers by step, in their order."""
 
 
 class Sums(Instrument):
-    """An instrument whose numbers follow from sums by epoch."""
+    """An instrument whose numbers follow from sums by step."""
 
     def __init__(self) -> None:
         self.sums: dict[int, Ints] = {}
 
-    def add(self, epoch: int, amounts: Iterable[int] | Ints) -> None:
-        """Add to the sums of an epoch."""
-        self.sums[epoch] = self.sums.get(epoch, 0) + np.asarray(amounts, dtype=np.int64)
+    def add(self, step: int, amounts: Iterable[int] | Ints) -> None:
+        """Add to the sums of a step."""
+        self.sums[step] = self.sums.get(step, 0) + np.asarray(amounts, dtype=np.int64)
 
     def merge(self, other: Self) -> None:
         """As for every instrument."""
-        for epoch, amounts in other.sums.items():
-            self.add(epoch, amounts)
+        for step, amounts in other.sums.items():
+            self.add(step, amounts)
 
     def result(self) -> Curve:
         """As for every instrument."""
-        return {epoch: self.numbers(self.sums[epoch]) for epoch in sorted(self.sums)}
+        return {step: self.numbers(self.sums[step]) for step in sorted(self.sums)}
 
     @abstractmethod
     def numbers(self, sums: Ints) -> dict[str, Any]:
-        """What the sums of an epoch say."""
+        """What the sums of a step say."""
 
 
 class LayerAgreement(Sums):
@@ -119,7 +120,7 @@ class LayerAgreement(Sums):
         """Look at a batch."""
         for owners in matched.owners:
             answered = owners[:, owners[-1] != NOBODY]
-            self.add(matched.epoch, [*(answered == answered[-1]).sum(axis=1), answered.shape[1]])
+            self.add(matched.step, [*(answered == answered[-1]).sum(axis=1), answered.shape[1]])
 
     def numbers(self, sums: Ints) -> dict[str, Any]:
         """As above."""
@@ -140,7 +141,7 @@ class QueryUse(Sums):
         for owners in matched.owners:
             # the row NOBODY = -1 is the last
             self.add(
-                matched.epoch, np.bincount(owners[-1] % (matched.num_queries + 1), minlength=matched.num_queries + 1)
+                matched.step, np.bincount(owners[-1] % (matched.num_queries + 1), minlength=matched.num_queries + 1)
             )
 
     def numbers(self, sums: Ints) -> dict[str, Any]:
@@ -159,12 +160,12 @@ class QueryUse(Sums):
 
 
 class MatchingInstability(Instrument):
-    """How the matching of the last layer changes from one epoch to the next (DN-DETR, Li et al. 2022, section 3.1).
+    """How the matching of the last layer changes over time (DN-DETR, Li et al. 2022, section 3.1: between epochs).
 
-    - ``changed``: share of the objects that another query answers for than in the epoch before.
+    - ``changed``: share of the objects that another query answers for than at the step before.
     - ``instability``: DN-DETR's IS, the number of queries of an image whose object changed, averaged over images. An
       object that goes from one idle query to another counts twice, as both queries change.
-    - ``queries_per_object``: how many different queries have answered for an object up to this epoch, on average.
+    - ``queries_per_object``: how many different queries have answered for an object up to this step, on average.
     - ``incomparable``: images whose number of objects changed, which are left out.
 
     Objects are known by their place in the image's annotations: feed it with images that stay the same, those of a
@@ -176,28 +177,28 @@ class MatchingInstability(Instrument):
 
     def update(self, matched: Matched) -> None:
         """Look at a batch."""
-        seen = self.owners.setdefault(matched.epoch, {})
+        seen = self.owners.setdefault(matched.step, {})
         seen.update({image: owners[-1] for image, owners in zip(matched.image_ids, matched.owners, strict=True)})
 
     def merge(self, other: Self) -> None:
         """As for every instrument."""
-        for epoch, images in other.owners.items():
-            self.owners.setdefault(epoch, {}).update(images)
+        for step, images in other.owners.items():
+            self.owners.setdefault(step, {}).update(images)
 
     def result(self) -> Curve:
-        """As for every instrument; from the second epoch on, each image against when it was last seen."""
+        """As for every instrument; from the second step on, each image against when it was last seen."""
         curve: Curve = {}
         last: dict[int | str, Ints] = {}
         ever: dict[tuple[int | str, int], set[int]] = {}
-        for epoch in sorted(self.owners):
-            images = self.owners[epoch]
+        for step in sorted(self.owners):
+            images = self.owners[step]
             for image, owners in images.items():
                 for place, query in enumerate(owners.tolist()):
                     ever.setdefault((image, place), set()).update({query} - {NOBODY})
             before = {image: last[image] for image in images if image in last}
             if before:
                 queries = [len(ever[image, place]) for image in images for place in range(len(images[image]))]
-                curve[epoch] = {**_changes(before, images), "queries_per_object": share(sum(queries), len(queries))}
+                curve[step] = {**_changes(before, images), "queries_per_object": share(sum(queries), len(queries))}
             last |= images
         return curve
 
@@ -248,7 +249,7 @@ class Claims(Sums):
         overlaps = geometry.pairwise_iou(seen.true_boxes, boxes) >= self.claim_iou
         claims = (overlaps & (seen.true_labels[:, None] == labels)).sum(dim=1)
         number = torch.bincount(claims.clamp(max=3), minlength=4).tolist()
-        self.add(seen.epoch, [len(chosen), duplicates, int(claims.sum()), *number])
+        self.add(seen.step, [len(chosen), duplicates, int(claims.sum()), *number])
 
     def numbers(self, sums: Ints) -> dict[str, Any]:
         """As above."""

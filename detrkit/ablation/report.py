@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detrkit import html
-from detrkit.ablation import drawings
+from detrkit.ablation import behaviour, drawings
+from detrkit.ablation.behaviour import Content
 from detrkit.ablation.drawings import Whisker
-from detrkit.ablation.results import HEAD, Content, advice, findings, number, rows, summary
+from detrkit.ablation.text import HEAD, advice, findings, number, rows, summary
 
 READING = (
     "Each variant was trained with the same seeds as the base and is compared with it seed by seed. The interval says "
@@ -16,6 +17,7 @@ READING = (
     "comparisons of the study (Holm); where none is claimed, none was shown, which is not the same as none being there."
 )
 COSTS = {"training_time": "training time", "inference_time": "inference time"}
+WORDS = ("hypothesis", "result")
 SCORES = HEAD.index("verdict") + 1  # columns of scores; the others are costs
 
 
@@ -26,6 +28,7 @@ def page(content: Content) -> str:
         html.section("Differences and costs", html.gallery(_overview(content), least="24rem")),
         html.section("Tables", *_tables(content), note=f"{summary(content)}."),
         html.section(f"{content['metric']} while training", html.gallery(_curves(content), least="19.5rem"), note=BAND),
+        html.section("How training went", *_behaviour(content), note=behaviour.READING),
         html.section("How many seeds would tell more", _listed(advice(content))),
         html.section("What each variant changes", _diffs(content)),
         html.section("How it was done", *_method(content)),
@@ -38,7 +41,6 @@ BAND = "Mean over the seeds, in a band from the lowest to the highest run, besid
 
 
 def _lead(content: Content) -> html.Markup:
-    hypothesis = content["hypothesis"]
     verdicts = [variant["comparison"]["verdict"] for variant in content["variants"] if variant["comparison"]]
     facts = {
         "variants": len(verdicts),
@@ -48,8 +50,10 @@ def _lead(content: Content) -> html.Markup:
         f"{content['metric']} of the base": content["variants"][0]["mean"],
         "noise of the base": content["variants"][0]["noise"],
     }
-    said = None if hypothesis is None else html.tag("p", "Hypothesis: ", hypothesis)
-    return html.joined([said, html.facts(facts)])
+    words = [
+        html.tag("p", html.tag("strong", f"{name.capitalize()}. "), content[name]) for name in WORDS if content[name]
+    ]
+    return html.joined([*words, html.facts(facts)])
 
 
 def _listed(sentences: Sequence[str]) -> html.Markup:
@@ -65,17 +69,30 @@ def _tables(content: Content) -> Iterator[html.Markup]:
 
 def _overview(content: Content) -> Iterator[html.Markup]:
     """Ranking with intervals, then what the benefit costs."""
-    compared = [v for v in content["variants"] if v["comparison"] and v["comparison"]["difference"] is not None]
-    ranked = sorted(compared, key=lambda variant: -variant["comparison"]["difference"])
+    ranked = _ranked(content)
     if not ranked:
         yield html.tag("p", "No variant could be compared with the base.")
         return
-    dots = [Whisker(v["name"], v["comparison"]["difference"], *v["comparison"]["interval"][:2]) for v in ranked]
-    what = f"{content['metric']}: difference from the base"
-    yield drawings.whiskers(dots, title=f"{what}, 95 % intervals", x="difference", margin=content["margin"])
+    yield ranking(content)
     for cost, label in COSTS.items():
         points = {v["name"]: (v["costs"][cost], v["comparison"]["difference"]) for v in ranked}
-        yield drawings.against(points, title=f"{what}, over {label}", x=f"{label} / the base's")
+        title = f"{content['metric']}: difference from the base, over {label}"
+        yield drawings.against(points, title=title, x=f"{label} / the base's")
+
+
+def ranking(content: Content) -> html.Markup:
+    """Every variant's difference from the base with its interval, the best first."""
+    dots = [
+        Whisker(v["name"], v["comparison"]["difference"], *v["comparison"]["interval"][:2]) for v in _ranked(content)
+    ]
+    title = f"{content['metric']}: difference from the base, 95 % intervals"
+    return drawings.whiskers(dots, title=title, x="difference", margin=content["margin"])
+
+
+def _ranked(content: Content) -> list[Content]:
+    """Variants that could be compared, the best first."""
+    compared = [v for v in content["variants"] if v["comparison"] and v["comparison"]["difference"] is not None]
+    return sorted(compared, key=lambda variant: -variant["comparison"]["difference"])
 
 
 def _curves(content: Content) -> Iterator[html.Markup]:
@@ -84,6 +101,19 @@ def _curves(content: Content) -> Iterator[html.Markup]:
     for variant in others or [base]:
         series = {one["name"]: [_known(run["curve"]) for run in one["runs"]] for one in (base, variant)}
         yield drawings.bands(series, title=variant["name"], x="step", top=top or 0.01)
+
+
+def _behaviour(content: Content) -> Iterator[html.Markup]:
+    """What the instruments say, as a table and over time."""
+    yield html.table(*behaviour.means(content))
+    yield html.folded(
+        "Differences from the base", html.table(*behaviour.differences(content), caption=behaviour.DIFFERENCES)
+    )
+    meanings = dict(behaviour.meanings(content))
+    yield html.tag("ul", *(html.tag("li", html.tag("em", name), f": {text}") for name, text in meanings.items()))
+    yield html.gallery(
+        [drawings.bands(series, title=what, x="step") for what, series in behaviour.curves(content)], least="19.5rem"
+    )
 
 
 def _known(curve: list[list[Any]]) -> list[tuple[float, float]]:

@@ -1,19 +1,19 @@
-"""What a study found: everything in plain JSON (``study.json``), and that as text for people."""
+"""What a study found: everything in plain JSON (``study.json``)."""
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import detrkit
-from detrkit.ablation import costs, statistics
+from detrkit.ablation import behaviour, costs, statistics
 from detrkit.ablation.conclusions import Comparison, compare
 from detrkit.ablation.identity import code, digest
+from detrkit.ablation.recording import DYNAMICS
 from detrkit.ablation.runner import Job
 from detrkit.ablation.study import Study, difference
 from detrkit.config import DetectorConfig, TrainConfig
@@ -42,9 +42,11 @@ def gather(study: Study, jobs: Sequence[Job], earlier: Mapping[str, Any] | None 
     base, others = variants[0].name, {variant.name: scores[variant.name] for variant in variants[1:]}
     found = {c.other: c for c in compare(scores[base], others, name=base, metric=plan.metric, margin=plan.margin)}
     measured = _costs(jobs, earlier or {})
+    behaved = behaviour.summarize(runs, base, plan.metric)
     return {
         "question": plan.question,
         "hypothesis": plan.hypothesis,
+        "result": plan.result,
         "base": {"preset": plan.base, "fields": plan.fields},
         "vary": list(plan.vary),
         "grid": plan.grid,
@@ -61,11 +63,12 @@ def gather(study: Study, jobs: Sequence[Job], earlier: Mapping[str, Any] | None 
                 "noise": _noise(scores[variant.name].values()),
                 "comparison": _compared(found.get(variant.name), plan.margin),
                 "costs": measured["variants"][variant.name],
+                "behaviour": behaved[variant.name],
                 "runs": runs[variant.name],
             }
             for index, variant in enumerate(variants)
         ],
-        "workload": {name: measured[name] for name in ("size", "batch", "key")},
+        "workload": {name: value for name, value in measured.items() if name != "variants"},
         "data": {"spec": jobs[0].identity["train"]["data"], **jobs[0].identity["data"]},
         "environment": environment(jobs[0].identity["threads"]),
     }
@@ -74,13 +77,17 @@ def gather(study: Study, jobs: Sequence[Job], earlier: Mapping[str, Any] | None 
 def _run(job: Job, metric: str) -> Content:
     """A run with its curve; its score is that of its last evaluation, not the best, which would favour noise."""
     result = job.result()
-    curve = [[entry["step"], entry[metric]] for entry in result.pop("evaluations")]
+    evaluations = result.pop("evaluations")
+    curve = [[entry["step"], entry[metric]] for entry in evaluations]
+    dynamics = {name: [[step, of[name]] for step, of in result["dynamics"].items()] for name in DYNAMICS}
     score = curve[-1][1] if curve and result["failure"] is None else None
     return {
         "seed": job.seed,
         "score": score,
         **result,
         "curve": curve,
+        "seconds_at": [entry["seconds"] for entry in evaluations],
+        "dynamics": dynamics,
         "folder": "/".join(job.folder.parts[-3:]),
         "identity": digest(job.identity),
     }
@@ -111,11 +118,17 @@ def _costs(jobs: Sequence[Job], earlier: Mapping[str, Any]) -> Content:
     height, width = resized_size(image.height, image.width, detector.short_side, detector.long_side, detector.square)
     configs = {job.variant: DetectorConfig(**job.identity["detector"]) for job in jobs[: len(first)]}
     known = {"detectors": {name: config.to_dict() for name, config in configs.items()}, "code": code()}
-    about = {"size": [height, width], "batch": train.batch_size, "key": digest([known, height, width])}
+    threads = base.identity["threads"]
+    about = {
+        "size": [height, width],
+        "batch": train.batch_size,
+        "clock": costs.clock(threads),
+        "key": digest([known, height, width]),
+    }
     if earlier.get("workload") == about:
         return {**about, "variants": {variant["name"]: variant["costs"] for variant in earlier["variants"]}}
     work = costs.Workload(height, width, train.batch_size)
-    measured = costs.measure(configs, base.variant, work, rounds=ROUNDS, threads=base.identity["threads"])
+    measured = costs.measure(configs, base.variant, work, rounds=ROUNDS, threads=threads)
     return {**about, "variants": {name: cost.to_dict() for name, cost in measured.items()}}
 
 
@@ -136,111 +149,3 @@ def _processor() -> str:
     lines = listed.read_text().splitlines() if listed.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or "unknown processor")
-
-
-HEAD = (
-    "variant", "mean", "difference", "95 % interval", "verdict",
-    "parameters", "MACs", "training time", "inference time", "memory",
-)  # fmt: skip
-
-
-def rows(content: Content) -> Iterator[list[str]]:
-    """The cells of `HEAD` for each variant, as text; times are ratios to the base, memory is the peak in training."""
-    for variant in content["variants"]:
-        compared, cost = variant["comparison"], variant["costs"]
-        yield [
-            variant["name"],
-            number(variant["mean"]),
-            number(compared["difference"], "+") if compared else "",
-            interval(compared["interval"]) if compared else "",
-            compared["verdict"] if compared else "",
-            amount(cost["parameters"]["total"]),
-            amount(cost["macs"]["total"]) + ("+" if cost["macs"]["uncounted"] else ""),
-            f"x{cost['training_time']:.2f}",
-            f"x{cost['inference_time']:.2f}",
-            f"{amount(cost['training_memory'])}B",
-        ]
-
-
-def number(value: float | None, sign: str = "") -> str:
-    """A score or a difference of scores."""
-    return "\N{EN DASH}" if value is None or math.isnan(value) else f"{value:{sign}.4f}"
-
-
-def interval(ends: Sequence[float | None]) -> str:
-    """Two ends, of which the level behind them is no part; where they are not known, nothing is excluded."""
-    low, high, *_ = ends
-    return "unknown" if low is None or high is None else f"{number(low, '+')} to {number(high, '+')}"
-
-
-def amount(value: float) -> str:
-    """A large number with its unit: 1.25 M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:g} "
-
-
-def findings(content: Content) -> list[str]:
-    """Sentences: what can be concluded, and what is to be known about the runs."""
-    found = [variant["comparison"]["sentence"] for variant in content["variants"] if variant["comparison"]]
-    found += [f"{name} is {first}: it was not run again" for name, first in content["same"].items()]
-    every = [(variant["name"], run) for variant in content["variants"] for run in variant["runs"]]
-    found += [f"{name}, seed {run['seed']}: no score: {run['failure']}" for name, run in every if run["failure"]]
-    if not any(run["score"] for _, run in every):
-        found.append(f"no run has a {content['metric']} above 0: they are too short, or fail, and tell nothing")
-    if any(run["out_of_time"] for _, run in every):
-        steps = [run["steps"] for _, run in every]
-        found.append(
-            f"runs ended by time, after {min(steps)} to {max(steps)} steps, and are compared by their last evaluation: "
-            "differences hold for this machine and what else it was doing"
-        )
-    return found
-
-
-def advice(content: Content) -> list[str]:
-    """How many seeds would tell more, for each variant."""
-    compared = (variant["comparison"] for variant in content["variants"] if variant["comparison"])
-    return [f"{one['other']}: {one['advice']}" for one in compared]
-
-
-def as_text(content: Content) -> str:
-    """The table, what can be concluded, and what each variant changes."""
-    table = [list(HEAD), *rows(content)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    diffs = [f"{v['name']}: {said}" for v in content["variants"] if (said := changes(v))]
-    title = [f"{content['question']}", ""] if content["question"] else []
-    return (
-        "\n".join([*title, summary(content), "", *lines, "", *findings(content), "", *advice(content), "", *diffs])
-        + "\n"
-    )
-
-
-def summary(content: Content) -> str:
-    """What was run, in a line."""
-    seeds, base = content["seeds"], content["base"]["preset"]
-    height, width = content["workload"]["size"]
-    return (
-        f"{content['metric']} of the last evaluation on {content['data']['val']['images']} images, {len(seeds)} seeds "
-        f"({seeds[0]} to {seeds[-1]}), {content['budget']} a run, base {base}; costs at {height} x {width} pixels, "
-        f"times relative to the base"
-    )
-
-
-def changes(variant: Mapping[str, Any]) -> str:
-    """What a variant changes of the base."""
-    return ", ".join(f"{name} {before} -> {after}" for name, (before, after) in variant["diff"].items())
-
-
-def as_markdown(content: Content) -> str:
-    """The same as a Markdown page."""
-    table = [list(HEAD), ["---"] * len(HEAD), *rows(content)]
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table]
-    words = [f"**{name.capitalize()}.** {content[name]}\n" for name in ("question", "hypothesis") if content[name]]
-    listed = [f"- {line}" for line in (*findings(content), *advice(content))]
-    diffs = [f"- `{v['name']}`: {said}" for v in content["variants"] if (said := changes(v))]
-    here = ", ".join(f"{name} {value}" for name, value in content["environment"].items())
-    title = f"# Study of {content['base']['preset']}"
-    parts = [title, "", *words, summary(content) + ".", "", *lines, "", *listed, "", *diffs, "", f"Ran with {here}."]
-    return "\n".join(parts) + "\n"

@@ -1,7 +1,8 @@
 """The runs of a study: prepared and checked together, trained one by one or side by side, never twice.
 
-A run is an ordinary one, in ``runs/VARIANT/seed-N``. Beside its files lie ``identity.json``, what it depends on,
-written before it starts, and ``result.json``, written when it has ended.
+A run is an ordinary one, in ``runs/VARIANT/seed-N`` of the study, or in a store that studies share, under a digest of
+all that it depends on: there, what one study has trained, another one finds. Beside its files lie ``identity.json``,
+what it depends on, written before it starts, and ``result.json``, written when it has ended.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from typing import Any
 import detrkit
 from detrkit.ablation.costs import using_threads
 from detrkit.ablation.identity import Identity, differences, digest, identity
+from detrkit.ablation.recording import KIND, Recorder, dynamics
 from detrkit.ablation.study import Study
 from detrkit.checkpoints.storage import replace_text
 from detrkit.config import DetectorConfig, TrainConfig
+from detrkit.datasets import Dataset
 from detrkit.errors import ConfigError, DetrkitError, NonFiniteError
 from detrkit.training.log import read_log
 from detrkit.training.loop import Trainer, check
@@ -70,8 +73,13 @@ class Job:
         return f"not the same run: {found}" if found else None
 
     def result(self) -> dict[str, Any]:
-        """How it ended, with every evaluation; as JSON holds it."""
-        return {**json.loads((self.folder / RESULT).read_text()), "evaluations": evaluations(self.folder)}
+        """How it ended, with every evaluation and what the instruments say; as JSON holds it."""
+        log = self.folder / "metrics.jsonl"
+        return {
+            **json.loads((self.folder / RESULT).read_text()),
+            "evaluations": read_log(log, "eval"),
+            "dynamics": dynamics(read_log(log, KIND)),
+        }
 
 
 class Interrupted(DetrkitError):
@@ -82,8 +90,8 @@ class Interrupted(DetrkitError):
         self.exit_code = exit_code  # type: ignore[misc]
 
 
-class TimedTrainer(Trainer):
-    """A training that also ends after so many seconds, with a last evaluation.
+class WatchedTrainer(Trainer):
+    """A training that instruments watch at its evaluations, and that may end after so many seconds.
 
     Args:
         seconds: limit of the training time, evaluations not counted; None: there is none.
@@ -92,6 +100,14 @@ class TimedTrainer(Trainer):
     def __init__(self, *args: Any, seconds: float | None, **options: Any) -> None:
         self.seconds = float("inf") if seconds is None else seconds
         super().__init__(*args, **options)
+        self.recorder = Recorder(self.criterion, self.val or self.data)
+
+    def scores(self, data: Dataset) -> dict[str, float]:
+        """Score, and write down what the instruments need; a line of structure, which is for the run's own log."""
+        with self.recorder.watching(self.model):
+            numbers = super().scores(data)
+        self.logs[0].write(KIND, {"step": self.run.progress.step, **self.recorder.line()})
+        return numbers
 
     def restore(self) -> None:
         """Go to where the run stands, which may be its end already."""
@@ -109,30 +125,33 @@ class TimedTrainer(Trainer):
             self.total = self.run.progress.step
 
 
-def prepare(study: Study, folder: Path, *, threads: int) -> list[Job]:
+def prepare(study: Study, folder: Path, *, threads: int, store: Path | None = None) -> list[Job]:
     """All runs of a study, one seed after the other, so that what an interrupted study has is paired.
+
+    Args:
+        study: what is asked.
+        folder: of the study.
+        threads: of PyTorch in a run.
+        store: where runs lie that studies share; by default they lie in the study's folder.
 
     Raises:
         ConfigError: variants that cannot be compared, or folders that hold other runs; each with its name.
         DetrkitError: a variant that cannot be trained.
     """
     splits = {variant.name: check(variant.detector, variant.train) for variant in study.variations.variants}
-    jobs = [
-        Job(
-            variant.name,
-            seed,
-            folder / "runs" / folder_name(variant.name) / f"seed-{seed}",
-            identity(
+    jobs = []
+    for seed in study.seeds:
+        for variant in study.variations.variants:
+            depends_on = identity(
                 variant.detector.replace(num_classes=len(splits[variant.name][0].label_space)),
                 variant.train.replace(seed=seed),
                 *splits[variant.name],
                 seconds=study.budget.seconds,
                 threads=threads,
-            ),
-        )
-        for seed in study.seeds
-        for variant in study.variations.variants
-    ]
+            )
+            own = folder / "runs" / folder_name(variant.name) / f"seed-{seed}"
+            place = own if store is None else store / digest(depends_on)
+            jobs.append(Job(variant.name, seed, place, depends_on))
     if found := [*_incomparable(jobs), *_refused(jobs)]:
         raise ConfigError(found)
     return jobs
@@ -196,7 +215,7 @@ def run(job: Job) -> None:
     replace_text(job.folder / IDENTITY, json.dumps(job.identity, indent=2) + "\n")
     seconds, failure, steps = job.identity["seconds"], None, None
     with using_threads(job.identity["threads"]):
-        trainer = TimedTrainer(detector, train, job.folder, resume=job.is_started, seconds=seconds)
+        trainer = WatchedTrainer(detector, train, job.folder, resume=job.is_started, seconds=seconds)
         try:
             trainer.run_to_end()
         except NonFiniteError as error:
@@ -209,11 +228,6 @@ def run(job: Job) -> None:
         "failure": failure,
     }
     replace_text(job.folder / RESULT, json.dumps(content, indent=2) + "\n")
-
-
-def evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Every evaluation of a run."""
-    return read_log(folder / "metrics.jsonl", "eval")
 
 
 def _run_in_processes(jobs: Sequence[Job], folder: Path, workers: int, say: Say) -> None:

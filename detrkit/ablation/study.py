@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self, get_type_hints
 
 from detrkit import fields
-from detrkit.ablation.variations import Variations
+from detrkit.ablation.variations import Configs, Variations
 from detrkit.config import TrainConfig
 from detrkit.config import difference as differing
 from detrkit.errors import ConfigError, DetrkitError, nearest
@@ -66,7 +66,7 @@ class Plan:
     """A study as it is written.
 
     Attributes:
-        question, hypothesis: for people.
+        question, hypothesis, result: for people; what was found is written when the runs have ended.
         base: a preset.
         fields: what is changed of it in all runs, by field.
         vary: ``FIELD=VALUE,VALUE,...`` each, see `detrkit.ablation.variations`.
@@ -79,6 +79,7 @@ class Plan:
 
     question: str | None = None
     hypothesis: str | None = None
+    result: str | None = None
     base: str | None = None
     fields: dict[str, Any] = field(default_factory=dict)
     vary: tuple[str, ...] = ()
@@ -156,7 +157,12 @@ class Study:
         train = budget.apply(train)
         if not train.eval_every:
             raise ConfigError(["eval_every: got 0; a study compares scores, so that its runs must be evaluated"])
-        variations = Variations.of(detector, train, plan.vary, grid=plan.grid)
+
+        def of_preset(name: str) -> Configs:
+            detector, train = from_pairs(name, plan.fields)
+            return detector, budget.apply(train)
+
+        variations = Variations.of(detector, train, plan.vary, grid=plan.grid, of_preset=of_preset)
         return cls(plan, variations, tuple(range(train.seed, train.seed + plan.seeds)), budget)
 
 

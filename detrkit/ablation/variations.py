@@ -1,6 +1,7 @@
 """What ``--vary`` asks for -> variants of a base: one factor at a time, or the full grid. Imports no torch.
 
-``encoder_attention=sdpa,matrix`` varies a field, ``encoder_attention.heads=2,4`` a setting of its spec. Commas within
+``encoder_attention=sdpa,matrix`` varies a field, ``encoder_attention.heads=2,4`` a setting of its spec, and
+``preset=detr_tiny,dab_detr_tiny`` the preset itself, recipe included, below the fields of all runs. Commas within
 brackets or quotes do not split: ``backbone=tiny(width=8),tiny(width=16)``, ``freeze='backbone,encoder',none``.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,10 +17,14 @@ from detrkit import fields
 from detrkit.config import DetectorConfig, TrainConfig
 from detrkit.errors import ConfigError, RegistryError, nearest
 from detrkit.fields import roles_of
+from detrkit.presets import training_recipe, unchecked
 from detrkit.registry import REGISTRY, REQUIRED
 from detrkit.specs import Spec
 
 BASE = "base"
+PRESET = "preset"
+
+Configs = tuple[DetectorConfig, TrainConfig]
 
 FIXED = {
     "seed": "differences are paired by seed; say how many with --seeds",
@@ -34,13 +39,22 @@ class Variant:
     Attributes:
         name: for people, ``encoder_attention=matrix, aux_loss=false``; the base is called ``base``.
         detector, train: its configurations.
-        changes: what was asked for, by field or ``field.setting``.
+        changes: what was asked for, by field, ``field.setting`` or ``preset``.
     """
 
     name: str
     detector: DetectorConfig
     train: TrainConfig
     changes: Mapping[str, str] = field(default_factory=dict)
+
+
+def from_preset(name: str) -> Configs:
+    """A preset as it is written.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    return unchecked(name), training_recipe(name)
 
 
 @dataclass(frozen=True)
@@ -57,14 +71,21 @@ class Variations:
 
     @classmethod
     def of(
-        cls, detector: DetectorConfig, train: TrainConfig, asked: Sequence[str], *, grid: bool = False
+        cls,
+        detector: DetectorConfig,
+        train: TrainConfig,
+        asked: Sequence[str],
+        *,
+        grid: bool = False,
+        of_preset: Callable[[str], Configs] = from_preset,
     ) -> Variations:
         """Read what is to be varied.
 
         Args:
             detector, train: the base.
-            asked: ``FIELD=VALUE,...`` or ``FIELD.SETTING=VALUE,...`` each.
+            asked: ``FIELD=VALUE,...``, ``FIELD.SETTING=VALUE,...`` or ``preset=NAME,...`` each.
             grid: every combination of values, instead of one change of the base at a time.
+            of_preset: what another preset is in place of the base's.
 
         Raises:
             ConfigError: everything that is wrong, at once.
@@ -74,7 +95,7 @@ class Variations:
         variants = [base]
         for changes in _combinations(list(_factors(base, asked)), grid):
             try:
-                variants.append(_variant(base, changes))
+                variants.append(_variant(base, changes, of_preset))
                 problems = [line for line in _problems(variants[-1]) if line not in found]
             except ConfigError as error:
                 problems = list(error.problems)
@@ -126,7 +147,7 @@ def _unquoted(text: str) -> str:
 
 
 def _factors(base: Variant, asked: Sequence[str]) -> Iterator[_Factor]:
-    """What is to be varied: fields first, then settings, which may go into a varied spec.
+    """What is to be varied: the preset, then fields, then settings, which may go into a varied spec.
 
     Raises:
         ConfigError: everything that cannot be read.
@@ -146,16 +167,18 @@ def _factors(base: Variant, asked: Sequence[str]) -> Iterator[_Factor]:
             found.append(f"--vary {text}: {error}")
     if found:
         raise ConfigError(found)
-    return iter(sorted(factors.values(), key=lambda factor: "." in factor.path))
+    return iter(sorted(factors.values(), key=lambda factor: (factor.path != PRESET, "." in factor.path)))
 
 
 def _problem_of_path(base: Variant, path: str) -> str | None:
     name, dot, _ = path.partition(".")
     annotations = _annotations(base)
+    if path == PRESET:
+        return None
     if name in FIXED:
         return f"{name} cannot be varied: {FIXED[name]}"
     if name not in annotations:
-        return f"unknown field {name!r}; {nearest(name, annotations)}"
+        return f"unknown field {name!r}; {nearest(name, [PRESET, *annotations])}"
     if dot and not roles_of(annotations[name]):
         return f"{name} is no spec and has no settings"
     return None
@@ -171,23 +194,26 @@ def _combinations(factors: Sequence[_Factor], grid: bool) -> Iterator[dict[str, 
             yield {factor.path: value}
 
 
-def _variant(base: Variant, changes: Mapping[str, str]) -> Variant:
+def _variant(base: Variant, changes: Mapping[str, str], of_preset: Callable[[str], Configs]) -> Variant:
     """The base with these changes; values that do not fit stay in it, for `_problems` to find.
 
     Raises:
-        ConfigError: a setting of what has none.
+        ConfigError: an unknown preset, or a setting of what has none.
     """
-    annotations, values = _annotations(base), base.detector.to_dict() | base.train.to_dict()
+    detector, train = of_preset(changes[PRESET]) if PRESET in changes else (base.detector, base.train)
+    annotations, values = _annotations(base), detector.to_dict() | train.to_dict()
     changed: dict[str, Any] = {}
     for path, text in changes.items():
+        if path == PRESET:
+            continue
         name, _, setting = path.partition(".")
         if setting:
             spec = changed.get(name, values[name])
             changed[name] = _with_setting(roles_of(annotations[name]), spec, setting, text)
         else:
             changed[name] = fields.from_text(text, annotations[name])
-    detector = base.detector.replace(**{n: v for n, v in changed.items() if n in base.detector.annotations()})
-    train = base.train.replace(**{n: v for n, v in changed.items() if n in base.train.annotations()})
+    detector = detector.replace(**{n: v for n, v in changed.items() if n in detector.annotations()})
+    train = train.replace(**{n: v for n, v in changed.items() if n in train.annotations()})
     return Variant(_name(changes), detector, train, dict(changes))
 
 

@@ -34,6 +34,12 @@ class AttentionOutput(NamedTuple):
     weights: Float[Tensor, "B H Q K"] | None
 
 
+def uneven_heads(d_model: int, heads: int) -> Iterator[str]:
+    """Refuse a number of heads that does not divide the width."""
+    if d_model % heads:
+        yield f"d_model={d_model} is not divisible by heads={heads}"
+
+
 class Attention(nn.Module, ABC):
     """Contract of the role. Keep it by defining `forward`.
 
@@ -95,11 +101,7 @@ class DenseAttention(Attention):
         self.register_load_state_dict_pre_hook(_state_from_canonical)
         self.reset_parameters()
 
-    @staticmethod
-    def problems(d_model: int, heads: int) -> Iterator[str]:
-        """Refuse a number of heads that does not divide the width."""
-        if d_model % heads:
-            yield f"d_model={d_model} is not divisible by heads={heads}"
+    problems = staticmethod(uneven_heads)
 
     def make_parameters(self) -> None:
         """Create the parameters; here in the canonical layout."""

@@ -23,14 +23,14 @@ def load_weights(body: nn.Module, path: Path, names: Mapping[str, str], known: C
     Args:
         body: the module to fill.
         path: .safetensors, or what ``torch.save`` writes.
-        names: the name in the file of each entry of ``body``.
+        names: the name in the file of each entry of ``body`` that is to be filled.
         known: names that the file may hold besides, those of parts that ``body`` does not have.
 
     Raises:
         CheckpointError: not readable, or entries missing, foreign or of another shape; the first ones are named.
     """
     state = read_state(path)
-    own = {key: tensor for key, tensor in body.state_dict().items() if not _is_counter(key)}
+    own = {key: tensor for key, tensor in body.state_dict().items() if key in names and not _is_counter(key)}
     wanted = {names[key] for key in own}
     faults = {
         "missing": [names[key] for key in own if names[key] not in state],

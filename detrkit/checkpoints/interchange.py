@@ -26,7 +26,7 @@ HubTrunk = Literal["timm", "resnet"]
 def save_official(model: Detector, path: str | Path) -> None:
     """Write a detector as a checkpoint of its paper's official code (``.pth``), or of DETR's demo if it is one.
 
-    The file holds ``model``, the state dict in the official names and order, and ``args``, plain values by the names of
+    The file holds ``model``, the state dict in the official names, and ``args``, plain values by the names of
     the official script's arguments, of what tensors do not show (heads, dilation, losses). Class names have no place
     in it.
 

@@ -54,6 +54,12 @@ def deformable_detr_tiny() -> DetectorConfig:
 
 
 @recipe(**_detr_tiny.changes)
+def deformable_detr_tiny_single_scale() -> DetectorConfig:
+    """The parts of `deformable_detr_r50_single_scale` at the size of `detr_tiny`."""
+    return deformable_detr_tiny().replace(neck="pyramid(levels=1, extra=0)")
+
+
+@recipe(**_detr_tiny.changes)
 def deformable_detr_tiny_refine() -> DetectorConfig:
     """The parts of `deformable_detr_r50_refine` at the size of `detr_tiny`, on two levels."""
     return deformable_detr_tiny().replace(refinement="iterative", share_heads=False)

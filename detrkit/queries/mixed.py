@@ -7,8 +7,9 @@ from typing import final
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from detrkit.box_coders import BoxCoder
 from detrkit.fields import Positive
-from detrkit.queries._proposals import LabelledProposalQueries
+from detrkit.queries._proposals import SIGMOID, LabelledProposalQueries
 
 
 @final
@@ -19,10 +20,13 @@ class MixedQueries(LabelledProposalQueries):
         d_model: width D of a query.
         num_queries: number Q of queries.
         num_classes: number of classes.
+        box_coder: how proposals are told from the squares around tokens.
     """
 
-    def __init__(self, d_model: Positive, num_queries: Positive, num_classes: Positive) -> None:
-        super().__init__(d_model, num_queries, num_classes)
+    def __init__(
+        self, d_model: Positive, num_queries: Positive, num_classes: Positive, box_coder: BoxCoder = SIGMOID
+    ) -> None:
+        super().__init__(d_model, num_queries, num_classes, box_coder)
         self.content = nn.Embedding(num_queries, d_model)
         nn.init.xavier_uniform_(self.content.weight)  # as every matrix of the official transformer
 

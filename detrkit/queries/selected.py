@@ -18,6 +18,7 @@ class SelectedQueries(LabelledProposalQueries):
         d_model: width D of a query.
         num_queries: number Q of queries.
         num_classes: number of classes.
+        box_coder: how proposals are told from the squares around tokens.
     """
 
     def start_from(self, tokens: Float[Tensor, "B N D"], chosen: Int64[Tensor, "B Q 1"]) -> Float[Tensor, "B Q D"]:

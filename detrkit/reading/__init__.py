@@ -8,7 +8,6 @@ places of a layer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detrkit.attention import uneven_heads
 from detrkit.errors import ConfigError
 from detrkit.looks import DenseLook, Look
 from detrkit.transformer import Memory, Queries
@@ -55,11 +55,7 @@ class DenseReading(Reading):
     dropout: float
     out_proj: nn.Linear
 
-    @staticmethod
-    def problems(d_model: int, heads: int) -> Iterator[str]:
-        """Refuse a number of heads that does not divide the width."""
-        if d_model % heads:
-            yield f"d_model={d_model} is not divisible by heads={heads}"
+    problems = staticmethod(uneven_heads)
 
     def check(self, d_model: int, heads: int) -> None:
         """Raise what `problems` finds."""

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detrkit.attention import uneven_heads
 from detrkit.errors import ConfigError
 from detrkit.fields import Positive, Range
 from detrkit.fitting import LEVELS, REFERENCES
@@ -68,8 +69,7 @@ class DeformableReading(Reading):
         d_model: int, num_levels: int, heads: int, points: int | tuple[int, ...], sampler: str
     ) -> Iterator[str]:
         """Refuse heads that do not divide the width, points of other levels, and what is wrong with the sampler."""
-        if d_model % heads:
-            yield f"d_model={d_model} is not divisible by heads={heads}"
+        yield from uneven_heads(d_model, heads)
         if isinstance(points, tuple) and len(points) != num_levels:
             yield f"points: got {points}; expected a number a level, of {num_levels} levels"
         yield from REGISTRY.problems("samplers", sampler, {}, "sampler")

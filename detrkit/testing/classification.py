@@ -68,7 +68,8 @@ def loss_is_small_only_where_right(make: Make, draw: Draw) -> None:
     assert (found >= 0).all(), "a loss is negative"
     fitting = case.fitting(1.0)
     assert (fitting.loss(case.right(SURE)) < 1e-6).all(), "sure and right answers are not near zero"
-    assert (fitting.loss(-case.right(SURE)) > 1).all(), "sure and wrong answers cost nothing"
+    # the least that is wanted of an unlikely class may be a hundredth (LW-DETR)
+    assert (fitting.loss(-case.right(SURE)) > SURE / 200).all(), "sure and wrong answers cost nothing"
 
 
 @law("classification")

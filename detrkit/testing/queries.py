@@ -95,4 +95,4 @@ def given(queries: Queries) -> dict[str, Tensor]:
     parts = queries._asdict()
     proposals = parts.pop("proposals")
     parts |= {} if proposals is None else {"logits": proposals.logits, "boxes": proposals.boxes}
-    return {name: part for name, part in parts.items() if part is not None}
+    return {name: part for name, part in parts.items() if isinstance(part, Tensor)}

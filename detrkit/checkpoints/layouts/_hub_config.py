@@ -163,6 +163,15 @@ def sides(foreign: Foreign) -> dict[str, Any]:
     return {"short_side": size["shortest_edge"], "long_side": size["longest_edge"]}
 
 
+def square_sides(foreign: Foreign, usual: int) -> dict[str, Any]:
+    """The sides of the squares that images become, as the preprocessing tells, or the usual one where nothing does."""
+    size = foreign.preprocessing.get("size", {"height": usual, "width": usual})
+    side = size.get("height") if isinstance(size, dict) else None
+    if side is None or size != {"height": side, "width": side}:
+        raise refuse(foreign, "size", size, "as much height as width", file=PREPROCESSING)
+    return {"short_side": side, "long_side": side}
+
+
 def check_images(foreign: Foreign, expected: Mapping[str, Any]) -> None:
     """Refuse an image processor that says otherwise.
 

@@ -22,6 +22,7 @@ TABLES = {
     "labelled": "queries.anchors.weight",
     "points": "queries.both.weight",
     "mixed": "queries.content.weight",
+    "shifted": "queries.groups.0.content.weight",
 }
 """Kind of queries -> our entry that has a row a query."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from detrkit.checkpoints.foreign import TORCH, Foreign
@@ -22,7 +22,7 @@ ARGUMENTS = frozenset(
 """Fields told by name; where the official script has an argument for one, it has the same name."""
 
 
-def layer_rows(side: str, attentions: dict[str, str], entries: str = "*") -> Iterator[Row]:
+def layer_rows(side: str, attentions: dict[str, str], entries: Iterable[str] = ("*",)) -> Iterator[Row]:
     """Rows of one side's layers: attentions, the FFN and the norms.
 
     Args:
@@ -31,7 +31,8 @@ def layer_rows(side: str, attentions: dict[str, str], entries: str = "*") -> Ite
         entries: those of an attention that have one name on both sides.
     """
     ours, theirs = f"{side}.layers.#", f"transformer.{side}.layers.#"
-    yield from ((f"{ours}.{name}.{entries}", f"{theirs}.{other}.{entries}") for name, other in attentions.items())
+    for name, other in attentions.items():
+        yield from ((f"{ours}.{name}.{entry}", f"{theirs}.{other}.{entry}") for entry in entries)
     yield from ((f"{ours}.ffn.{linear}.*", f"{theirs}.{linear}.*") for linear in ("linear1", "linear2"))
     for number, name in enumerate([*attentions, "ffn"], 1):
         yield f"{ours}.{name}_residual.norm.*", f"{theirs}.norm{number}.*"

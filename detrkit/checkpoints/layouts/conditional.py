@@ -24,12 +24,21 @@ PROJECTIONS = {
     "cross_attn.query_sine": "ca_qpos_sine_proj",
 }
 
+
+def attention_rows(side: str) -> list[Row]:
+    """Rows of an attention of the decoder, whose projections stand beside it."""
+    ours, theirs = "decoder.layers.#", "transformer.decoder.layers.#"
+    named = [(o, t) for o, t in PROJECTIONS.items() if o.startswith(side)]
+    return [(f"{ours}.{o}.*", f"{theirs}.{t}.*") for o, t in [*named, (f"{side}.out_proj", f"{side}.out_proj")]]
+
+
 ROWS: list[Row] = [
     *layer_rows("encoder", {"self_attn": "self_attn"}),
     ("encoder.layers.#.ffn.activation.weight", "transformer.encoder.layers.#.activation.weight"),
     ("encoder.position_scale.layers.#.*", "transformer.encoder.query_scale.layers.#.*"),
-    *((f"decoder.layers.#.{o}.*", f"transformer.decoder.layers.#.{t}.*") for o, t in PROJECTIONS.items()),
-    *layer_rows("decoder", {"self_attn": "self_attn", "cross_attn": "cross_attn"}, "out_proj.*"),
+    *attention_rows("self_attn"),
+    *attention_rows("cross_attn"),
+    *layer_rows("decoder", {"self_attn": "self_attn", "cross_attn": "cross_attn"}, entries=()),
     ("decoder.layers.#.ffn.activation.weight", "transformer.decoder.layers.#.activation.weight"),
     ("decoder.norm.*", "transformer.decoder.norm.*"),
     ("decoder.placement.query_scale.layers.#.*", "transformer.decoder.query_scale.layers.#.*"),

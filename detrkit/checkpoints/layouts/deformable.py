@@ -22,7 +22,7 @@ def layer_rows(side: str) -> list[Row]:
     ours, theirs = f"{side}.layers.#", f"transformer.{side}.layers.#"
     rows: list[Row] = []
     for name, norm in LAYERS[side].items():
-        entries = [("linear#.*", "linear#.*")] if name == "ffn" else [("*", f"{name}.*")]
+        entries = [(f"linear{n}.*", f"linear{n}.*") for n in (1, 2)] if name == "ffn" else [("*", f"{name}.*")]
         rows += [(f"{ours}.{name}.{o}", f"{theirs}.{t}") for o, t in entries]
         rows += [(f"{ours}.{name}_residual.norm.*", f"{theirs}.{norm}.*")]
     return rows

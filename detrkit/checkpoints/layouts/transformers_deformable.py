@@ -10,6 +10,7 @@ from typing import Any, ClassVar, final
 from detrkit.checkpoints.foreign import CONFIG, Foreign
 from detrkit.checkpoints.layouts._attentions import Arguments
 from detrkit.checkpoints.layouts._hub import Hub, Names, layer_rows, positional_rows, spellings
+from detrkit.checkpoints.layouts._hub_config import refuse
 from detrkit.checkpoints.layouts._renaming import Renaming, Row
 from detrkit.checkpoints.layouts._sizes import Sizes
 from detrkit.checkpoints.layouts.deformable import (
@@ -86,14 +87,14 @@ class Deformable(Hub):
 
     def allows(self, foreign: Foreign, spelling: str) -> bool:
         """As the contract: refinement and stages are as told."""
-        two_stage, refine = (bool(foreign.told.get(name, False)) for name in ("two_stage", "with_box_refine"))
-        return variant_of(spelling) == ("two_stage" if two_stage else "refine" if refine else "plain")
+        return variant_of(spelling) == variant_told(foreign)
 
     def prepared(self, foreign: Foreign, spelling: str) -> Foreign:
         """As the template, with a copy of the tied head for classes for each layer."""
         foreign = super().prepared(foreign, spelling)
         layers = foreign.told.get("decoder_layers")
-        if not shares_classes(foreign) or not isinstance(layers, int):
+        tied = variant_of(spelling) == "refine" and foreign.told["tie_word_embeddings"]
+        if not tied or not isinstance(layers, int):
             return foreign
         copies = {
             f"class_embed.{layer}.{part}": f"class_embed.0.{part}"
@@ -109,13 +110,17 @@ class Deformable(Hub):
 
     def fields(self, foreign: Foreign, spelling: str, sizes: Sizes) -> dict[str, Any]:
         """As the template."""
-        fields = super().fields(foreign, spelling, sizes)
+        levels, fields = sizes.levels(), super().fields(foreign, spelling, sizes)
+        if levels and foreign.told.get("num_feature_levels", 4) != levels.levels:
+            shown = f"{levels.levels}, which the weights show"
+            raise refuse(foreign, "num_feature_levels", foreign.told.get("num_feature_levels", 4), shown)
         return {**fields, "num_queries": foreign.told["two_stage_num_proposals"]}
 
     def ignored(self, foreign: Foreign) -> Iterator[Entry]:
         """As the template, and that heads are tied."""
         yield from super().ignored(foreign)
-        if shares_classes(foreign):
+        first, second = (foreign.sources.get(f"class_embed.{layer}.weight") for layer in (0, 1))
+        if first is not None and first == second and variant_told(foreign) == "refine":
             note = "each layer has a copy of the head for classes, which training lets differ"
             yield Entry("unused", source=f"{CONFIG}: tie_word_embeddings=True", note=note)
 
@@ -132,12 +137,10 @@ class Deformable(Hub):
         }
 
 
-def shares_classes(foreign: Foreign) -> bool:
-    """Whether the layers of a file with refined boxes share one head for classes."""
-    refine, two_stage, tied = (
-        foreign.told.get(name) for name in ("with_box_refine", "two_stage", "tie_word_embeddings")
-    )
-    return bool(refine and tied and not two_stage)
+def variant_told(foreign: Foreign) -> str:
+    """Which of `VARIANTS` the words of a file mean."""
+    two_stage, refine = (bool(foreign.told.get(name, False)) for name in ("two_stage", "with_box_refine"))
+    return "two_stage" if two_stage else "refine" if refine else "plain"
 
 
 LAYOUT = Deformable()

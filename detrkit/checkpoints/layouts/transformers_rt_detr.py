@@ -6,10 +6,16 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from detrkit.backbones.resnet_vd import BOTTLENECKS, EXPANSION, STAGES, STEM, WIDTHS
-from detrkit.checkpoints.foreign import PREPROCESSING, Foreign
+from detrkit.checkpoints.foreign import Foreign
 from detrkit.checkpoints.layouts._attentions import Arguments, refused_attentions
 from detrkit.checkpoints.layouts._hub import IN_MEMORY, V5_TRUNK, WRITTEN, Hub, Names, layer_rows, spellings
-from detrkit.checkpoints.layouts._hub_config import PREPROCESSING_AS_OURS, RESNET_AS_OURS, check_images, refuse
+from detrkit.checkpoints.layouts._hub_config import (
+    PREPROCESSING_AS_OURS,
+    RESNET_AS_OURS,
+    check_images,
+    refuse,
+    square_sides,
+)
 from detrkit.checkpoints.layouts._parts import Refusal
 from detrkit.checkpoints.layouts._renaming import Renaming, Row
 from detrkit.checkpoints.layouts._rt_detr import (
@@ -136,12 +142,8 @@ class RtDetr(Hub):
     def seen(self, foreign: Foreign) -> dict[str, Any]:
         """As the template: squares, most often not normalised."""
         check_images(foreign, IMAGES)
-        size = foreign.preprocessing.get("size", {"height": SIDE, "width": SIDE})
-        side = size.get("height") if isinstance(size, dict) else None
-        if side is None or size != {"height": side, "width": side}:
-            raise refuse(foreign, "size", size, "as much height as width", file=PREPROCESSING)
         normalize = bool(foreign.preprocessing.get("do_normalize", False))
-        return {"short_side": side, "long_side": side, "normalize": normalize}
+        return {**square_sides(foreign, SIDE), "normalize": normalize}
 
     def shown(self, foreign: Foreign, sizes: Sizes) -> dict[str, Any]:
         """As the template: trunk and encoder."""
