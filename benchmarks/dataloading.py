@@ -32,12 +32,10 @@ def megabytes(pid: int) -> dict[str, float]:
     return {measure: int(lines[key]) / 1024 for measure, key in MEASURES.items()}
 
 
-def processes() -> Iterator[tuple[str, int]]:
-    """This process and its workers, by role and process id."""
-    yield "trainer", int(Path("/proc/self").resolve().name)
-    children = Path("/proc/self/task").iterdir()
-    pids = sorted(int(pid) for task in children for pid in (task / "children").read_text().split())
-    yield from ((f"worker {number}", pid) for number, pid in enumerate(pids))
+def children() -> set[int]:
+    """Process ids of what this process has started."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
 
 
 class Watch:
@@ -46,11 +44,16 @@ class Watch:
     def __init__(self, epochs: int) -> None:
         self.peaks: dict[tuple[str, str], list[float]] = {}
         self.pids: set[tuple[str, int]] = set()
-        self.epochs = epochs
+        self.epochs, self.strangers = epochs, children()
+
+    def processes(self) -> Iterator[tuple[str, int]]:
+        """This process and its workers, by role and process id; not what had been started before."""
+        yield "trainer", int(Path("/proc/self").resolve().name)
+        yield from ((f"worker {number}", pid) for number, pid in enumerate(sorted(children() - self.strangers)))
 
     def look(self, epoch: int) -> None:
         """Look at all processes, in an epoch from 0."""
-        for role, pid in processes():
+        for role, pid in self.processes():
             self.pids.add((role, pid))
             for measure, value in megabytes(pid).items():
                 row = self.peaks.setdefault((role, measure), [0.0] * self.epochs)

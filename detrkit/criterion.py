@@ -119,7 +119,7 @@ class SetMatching:
         return {
             "class": torch.cat(classes, dim=-1).transpose(1, 2),
             "L1": (rivals - objects).abs().sum(-1),
-            "GIoU": -geometry.elementwise_giou(corners, true_corners, eps=self.weights.giou_eps),
+            "GIoU": -geometry.elementwise_giou(corners, true_corners.expand_as(corners), eps=self.weights.giou_eps),
         }
 
     def _not_finite(self, logits: Tensor, boxes: Tensor, truth: Sequence[Truth]) -> NonFiniteCostError:

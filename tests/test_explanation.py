@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from twins import TWINS
 
 import detrkit
 from detrkit.boxes import pairwise_iou
@@ -31,7 +32,7 @@ matplotlib.use("Agg")
 SMALL = {"d_model": 32, "dim_feedforward": 32, "num_queries": 8, "num_classes": 3, "short_side": 64, "long_side": 96}
 SINGLE = {"neck": "pyramid(levels=1, extra=0)"}
 FAMILY = [
-    *((name, {}) for name in detrkit.presets() if name.endswith("_tiny") or "_tiny_" in name),
+    *((name, {}) for name in TWINS),
     ("deformable_detr_tiny", SINGLE),
     ("detr_tiny", {"neck": "pyramid(levels=2, extra=0)", "aux_loss": False}),
     ("detr_tiny", {"decoder_self_attention": None}),
@@ -67,7 +68,8 @@ def test_every_member_of_the_family_is_explained(name, changes):
     assert seen.scores.shape == (told, count, 3)
     assert (len(seen.cross), len(seen.encoder)) == (model.config.dec_layers, model.config.enc_layers)
     check_sights(seen.cross, count)
-    check_sights(seen.encoder, sum(h * w for h, w in seen.encoder[0].shapes))
+    for sight in seen.encoder:
+        check_sights([sight], sum(h * w for h, w in sight.shapes))
     if model.config.decoder_self_attention is None:
         assert seen.queries is None
     else:

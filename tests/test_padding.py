@@ -59,7 +59,8 @@ def apart(model, image, size):
 
 def detector(backbone, preset="detr_tiny", **changes):
     torch.manual_seed(0)
-    options = {"short_side": 200, "long_side": 400, "padding_exact": True, **changes}
+    long_side = 200 if detrkit.config(preset).square else 400
+    options = {"short_side": 200, "long_side": long_side, "padding_exact": True, **changes}
     model = detrkit.build(preset, backbone=backbone, **options).eval()
     for module in model.modules():  # a norm that does nothing would hide what it does in the padding
         if isinstance(module, nn.GroupNorm | nn.BatchNorm2d) or "FrozenNorm" in type(module).__name__:

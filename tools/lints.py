@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROLES = (
-    "attention", "backbones", "classification", "datasets", "denoising", "encoders", "evaluators", "matchers", "necks",
+    "attention", "backbones", "box_coders", "classification", "datasets", "denoising", "encoders", "evaluators", "matchers", "necks",
     "placement", "positional", "queries", "reading", "samplers", "selection", "transforms",
 )  # fmt: skip
 LIGHT = re.compile(

@@ -28,8 +28,8 @@ def projector_rows() -> list[Row]:
     return [
         *((f"{one}.conv.*", f"{other}.conv.*") for one, other in places.items()),
         *((f"{one}.norm.*", f"{other}.bn.*") for one, other in places.items()),
-        (f"{sampling[0]}.norm.*", f"{sampling[1]}.bn.*"),
-        (f"{sampling[0]}.*", f"{sampling[1]}.*"),
+        *((f"{sampling[0]}.{part}.*", f"{sampling[1]}.{of}.*") for part, of in (("conv", "conv"), ("norm", "bn"))),
+        *((f"{sampling[0]}.{entry}", f"{sampling[1]}.{entry}") for entry in ("weight", "bias")),
         (f"{ours}.norm.*", f"{theirs}.1.*"),
     ]
 
