@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROLES = (
-    "attention", "backbones", "box_coders", "classification", "datasets", "denoising", "encoders", "evaluators", "matchers", "necks",
-    "placement", "positional", "queries", "reading", "samplers", "selection", "transforms",
+    "attention", "backbones", "box_coders", "classification", "datasets", "denoising", "encoders", "evaluators",
+    "matchers", "necks", "placement", "positional", "queries", "reading", "samplers", "selection", "transforms",
 )  # fmt: skip
 LIGHT = re.compile(
     r"detrkit/((__init__|errors|fields|fitting|specs|registry|config|labels|listing|cli|commands)\.py"
