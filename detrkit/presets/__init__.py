@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from detrkit import fields
+from detrkit.changes import changed
 from detrkit.config import DetectorConfig, Preset, TrainConfig
 from detrkit.errors import ConfigError, nearest
 
@@ -48,21 +48,12 @@ def training_recipe(preset: str, **changes: Any) -> TrainConfig:
 
 
 def from_pairs(preset: str, pairs: Mapping[str, Any]) -> tuple[DetectorConfig, TrainConfig]:
-    """A preset's detector and recipe with fields changed by name; texts are read the way each field wants it.
+    """A preset's detector and recipe with fields, and settings of their specs, changed as `detrkit.changes` reads them.
 
     Raises:
         ConfigError: every unknown field, wrong type and value out of range, at once.
     """
-    detector, train = _preset(preset)(), training_recipe(preset)
-    known = {**detector.annotations(), **train.annotations()}
-    values, found = {}, []
-    for name, value in pairs.items():
-        if name not in known:
-            found.append(f"unknown field {name!r}; {nearest(name, known)}")
-        else:
-            values[name] = fields.from_text(value, known[name]) if isinstance(value, str) else value
-    detector = detector.replace(**{n: v for n, v in values.items() if n in detector.annotations()})
-    train = train.replace(**{n: v for n, v in values.items() if n in train.annotations()})
+    (detector, train), found = changed((_preset(preset)(), training_recipe(preset)), pairs)
     found += detector.problems() + train.problems()
     if found:
         raise ConfigError(found)
