@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from detrkit.changes import changed
 from detrkit.config import DetectorConfig, Preset, TrainConfig
 from detrkit.errors import ConfigError, nearest
+from detrkit.tailoring import Choice, tailor
 
 
 def presets() -> list[str]:
@@ -47,7 +48,9 @@ def training_recipe(preset: str, **changes: Any) -> TrainConfig:
     return getattr(_preset(preset), "recipe", TrainConfig()).replace(**changes)
 
 
-def from_pairs(preset: str, pairs: Mapping[str, Any]) -> tuple[DetectorConfig, TrainConfig]:
+def from_pairs(
+    preset: str, pairs: Mapping[str, Any], tell: Callable[[Choice], None] = lambda choice: None
+) -> tuple[DetectorConfig, TrainConfig]:
     """A preset's detector and recipe with fields, and settings of their specs, changed as `detrkit.changes` reads them.
 
     Raises:
@@ -57,7 +60,12 @@ def from_pairs(preset: str, pairs: Mapping[str, Any]) -> tuple[DetectorConfig, T
     found += detector.problems() + train.problems()
     if found:
         raise ConfigError(found)
-    return detector, train
+    if train.data is None or not (rules := getattr(_preset(preset), "rules", ())):
+        return detector, train
+    (detector, train), choices = tailor(rules, (detector, train), pairs)
+    for choice in choices:
+        tell(choice)
+    return detector.check(), train.check()
 
 
 def _found() -> dict[str, Preset]:
