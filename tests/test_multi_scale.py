@@ -11,7 +11,7 @@ from detrkit.config import TrainConfig
 from detrkit.preprocessing import pad
 from detrkit.presets import from_pairs
 from detrkit.registry import REGISTRY
-from detrkit.training.data import WindowStream
+from detrkit.training.data import WindowStream, mild_form
 from detrkit.training.multi_scale import rescaled, scale_of
 
 pytestmark = pytest.mark.fast
@@ -87,6 +87,11 @@ def test_last_epochs_are_plain():
         found = windows(stream(plain_epochs="1", **length), 6)
         assert_equal(found[:4], usual[:4])
         assert_equal(found[4:], flips[4:])
+
+
+@pytest.mark.parametrize("spec", ["detr(flip=0.0)", "flip(p=0.0)"])
+def test_plain_epochs_flip_no_image_that_is_not_to_be_flipped(spec):
+    assert mild_form(spec) == "flip(p=0.0)"
 
 
 def test_without_transforms_plain_epochs_keep_the_size_alone():

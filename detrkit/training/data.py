@@ -24,13 +24,13 @@ from detrkit.errors import DataError, DetrkitError
 from detrkit.preprocessing import PaddedImages, normalize, pad, prepared
 from detrkit.progress import watched
 from detrkit.registry import REGISTRY
+from detrkit.specs import Spec
 from detrkit.training.distributed import Processes
 from detrkit.training.multi_scale import rescaled, scale_of
 from detrkit.transforms import Transforms
 
 Key = tuple[int, int]
 TRANSFORMS, ORDER = 0x7F0A, 2  # random streams of their own, beside those of data sets
-MILD = "flip"  # the transforms of plain epochs
 ALONE = Processes()
 NO_IMAGES = PaddedImages(torch.empty(0, 3, 0, 0), None)
 
@@ -79,8 +79,8 @@ class Samples(TorchDataset[Any]):
     ) -> None:
         self.data, self.detector, self.train, self.plain = data, detector, train, plain
         self.usual, self.mild = (
-            REGISTRY.make("transforms", spec, **detector.dimensions()) if train.transforms else None
-            for spec in (train.transforms, MILD)
+            None if spec is None else REGISTRY.make("transforms", spec, **detector.dimensions())
+            for spec in (train.transforms, mild_form(train.transforms))
         )
 
     def __len__(self) -> int:
@@ -104,6 +104,14 @@ class Samples(TorchDataset[Any]):
         seed = np.random.SeedSequence((TRANSFORMS, self.train.seed, epoch, index)).generate_state(1)
         image, target = transforms(image, target, int(seed[0]))
         return normalize(image, self.detector.normalize), target
+
+
+def mild_form(transforms: str | None) -> str | None:
+    """What plain epochs leave of transforms: their flip, as likely as it was."""
+    if transforms is None:
+        return None
+    settings = Spec.parse(transforms).settings
+    return str(Spec("flip", {"p": settings.get("flip", settings.get("p", 0.5))}))
 
 
 class Windows(Sampler[list[Key]]):
