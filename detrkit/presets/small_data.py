@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from detrkit.changes import Configs
 from detrkit.config import DetectorConfig, recipe
 from detrkit.presets.rt_detr import rt_detr_r18 as _rt_detr_r18
@@ -20,7 +18,8 @@ _MODEL = "shufflenet_v2_x0_5"
 _TRUNK = f"torchvision(model='{_MODEL}')"
 
 _STEP = 32  # pixels, the stride of the coarsest level; sides are multiples of it
-_WANTED_SIDE = 30.0  # pixels, of the small objects (the 5th percentile): almost four cells of the finest level
+_SMALL, _USUAL = 0.05, 0.95  # shares of the objects that are called small, of the images whose shape counts
+_WANTED_SIDE = 30.0  # pixels, of the small objects: almost four cells of the finest level
 _LEAST_PIXELS, _MOST_PIXELS = 128 * 128, 384 * 512
 _LARGEST_MAGNIFICATION = 2.5
 _LONGEST_SHAPE = 2.0  # of the sides of an image; one that is longer is shrunk
@@ -57,25 +56,23 @@ def _short_side(seen: Survey, _: Configs) -> Iterator[Choice]:
     """Large enough for the small objects, as far as pixels can be afforded."""
     if not len(seen.sizes):
         return
-    height, width = (float(side) for side in np.median(seen.sizes, axis=0))
-    areas = seen.sides[~seen.crowd].prod(axis=1)
-    small = sqrt(np.percentile(areas, 5)) if len(areas) else _WANTED_SIDE
-    wanted = min(_WANTED_SIDE / small, _LARGEST_MAGNIFICATION)
+    (height, width), small = seen.usual_size, seen.side_of_objects(_SMALL)
+    wanted = min(_WANTED_SIDE / small, _LARGEST_MAGNIFICATION) if small == small else 1.0
     least, most = (sqrt(pixels / (height * width)) for pixels in (_LEAST_PIXELS, _MOST_PIXELS))
     scale = min(max(wanted, least), most)
     side = max(_STEP, _STEP * round(scale * min(height, width) / _STEP))
     limit = {least: ", made large enough to learn from", most: ", as many pixels as a laptop affords"}.get(scale, "")
-    seen_as = small * side / min(height, width)
-    sizes = f"images are {width:.0f} x {height:.0f} pixels, their small objects {small:.0f}, which become {seen_as:.0f}"
+    becomes = f", their small objects {small:.0f}, which become {small * side / min(height, width):.0f}"
+    sizes = f"images are {width:.0f} x {height:.0f} pixels" + (becomes if small == small else ", without objects")
     yield Choice("short_side", side, sizes + limit)
 
 
 def _long_side(seen: Survey, configs: Configs) -> Iterator[Choice]:
     """Room for the usual shapes."""
     if len(seen.sizes):
-        shape = min(float(np.percentile(seen.sizes.max(axis=1) / seen.sizes.min(axis=1), 95)), _LONGEST_SHAPE)
+        shape = min(seen.shape_of_images(_USUAL), _LONGEST_SHAPE)
         side = _STEP * ceil(shape * configs[0].short_side / _STEP - 1e-9)
-        yield Choice("long_side", side, f"19 of 20 images are at most {shape:.2f} times as long as short")
+        yield Choice("long_side", side, f"{_USUAL:.0%} of the images are at most {shape:.2f} times as long as short")
 
 
 def _length(seen: Survey, configs: Configs) -> Iterator[Choice]:
