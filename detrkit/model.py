@@ -16,6 +16,7 @@ from detrkit.config import DetectorConfig
 from detrkit.denoising import Denoising, Noised
 from detrkit.encoders import Encoder
 from detrkit.errors import ConfigError
+from detrkit.fitting import LABELS
 from detrkit.heads import head_of, heads, start, told, unrounded
 from detrkit.inputs import check_images, mask_at, valid_share
 from detrkit.labels import LabelSpace
@@ -120,7 +121,7 @@ class Detector(nn.Module):
 
     def with_every_gradient(self, queries: Queries) -> Queries:
         """The same queries; in training without noised ones, what embeds those still gets a gradient, of zero."""
-        if self.denoising is None or not self.training:
+        if not (self.training and LABELS in self.queries.gives):
             return queries
         label = torch.zeros(1, dtype=torch.int64, device=queries.content.device)
         return queries._replace(content=queries.content + 0 * self.queries.embed(label).sum())
