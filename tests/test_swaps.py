@@ -81,7 +81,7 @@ def check_refusal(problems, field):
     """Every line of it names the part swapped in and another field."""
     for line in problems:
         assert "\n" not in line
-        named = {name for name in re.findall(r"(\w+)=", line) if name in ANNOTATIONS}
+        named = {name for name in re.findall(r"(\w+)(?:=|: )", line) if name in ANNOTATIONS}
         assert field in named, line
         assert len(named) > 1, line
 
