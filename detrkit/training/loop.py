@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,7 +38,14 @@ from detrkit.training.tensorboard import TensorBoardLog
 from detrkit.training.window import Share, add_to_log, total_log
 
 
-def train(detector: DetectorConfig, train: TrainConfig, out: str | Path, *, resume: bool = False) -> Run:
+def train(
+    detector: DetectorConfig,
+    train: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    reasons: Iterable[str] = (),
+) -> Run:
     """Train a detector; under ``torchrun``, in all its processes as one.
 
     Args:
@@ -46,6 +53,7 @@ def train(detector: DetectorConfig, train: TrainConfig, out: str | Path, *, resu
         train: how; `data` must be given.
         out: folder of the run: configuration, ``metrics.jsonl``, ``last`` and ``best`` checkpoints.
         resume: go on from the folder's last checkpoint, bit for bit as if the run had never stopped.
+        reasons: why the configurations are as they are, lines to be kept beside them.
 
     Returns:
         The run, finished.
@@ -57,7 +65,7 @@ def train(detector: DetectorConfig, train: TrainConfig, out: str | Path, *, resu
     """
     processes = Processes.started()
     with processes.joined():
-        return Trainer(detector, train, Path(out), resume=resume, processes=processes).run_to_end()
+        return Trainer(detector, train, Path(out), resume=resume, processes=processes, reasons=reasons).run_to_end()
 
 
 class Trainer:
@@ -71,11 +79,12 @@ class Trainer:
         *,
         resume: bool,
         processes: Processes = ALONE,
+        reasons: Iterable[str] = (),
     ) -> None:
         self.processes, self.signum, self.saved_at = processes, 0, time.monotonic()
         self.data, self.val = make_splits(train)
         detector = detector.replace(num_classes=len(self.data.label_space))
-        self.run = Run(folder, detector, train)
+        self.run = Run(folder, detector, train, reasons=tuple(reasons))
         processes.of_first(lambda: refuse_other_run(self.run, resume))
         torch.manual_seed(train.seed)
         self.device = pick_device(train.device, processes.local_rank)
@@ -92,7 +101,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, train)
         self.stream = WindowStream(self.data, detector, train, processes=processes)
         self.per_epoch = self.stream.windows.per_epoch
-        self.total = train.steps or (train.epochs or 0) * self.per_epoch
+        self.total = self.stream.windows.total
         self.run.progress.window = self.stream.windows.window
         self.logs: list[Log] = []
         self.restore() if resume else self.begin()
@@ -156,6 +165,8 @@ class Trainer:
                 progress.seconds += time.perf_counter() - started
                 bar.advance(note=said)
                 self.after_step()
+        if self.average is not None and progress.best_ap < 0:  # without a score, the average is the run's result
+            self.processes.of_first(self.save_best)
         return self.run
 
     @property
@@ -303,11 +314,20 @@ class Trainer:
 
     def scores(self, data: Dataset) -> dict[str, float]:
         """Score the averaged weights, or the model's own; save them if no others were better."""
-        with self.average.in_place() if self.average is not None else nullcontext():
+        with self.averaged():
             numbers, _ = evaluate(self.model, data, batch_size=max(8, self.run.train.batch_size))
-            if numbers["AP"] > self.run.progress.best_ap:
-                save_detector(self.model, self.run.best)
+        if numbers["AP"] > self.run.progress.best_ap:
+            self.save_best()
         return numbers
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """While this lasts, the model has the averaged weights, where there are any."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def save_best(self) -> None:
+        """Write the averaged detector, or the model's own, as the run's result."""
+        with self.averaged():
+            save_detector(self.model, self.run.best)
 
     def save(self) -> None:
         """Write the checkpoint to resume from."""
