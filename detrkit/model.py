@@ -167,13 +167,16 @@ class Detector(nn.Module):
     def positions_of(
         self, images: Tensor, shapes: Sequence[tuple[int, int]], paddings: Sequence[Tensor] | None
     ) -> Tensor | None:
-        """Codes of all cells [B, N, D], those of a level told apart by the neck."""
-        if self.positional is None:
+        """Codes of all cells [B, N, D], those of a level told apart by the neck; without positions, by this alone."""
+        if self.positional is None and self.neck.level_embed is None:
             return None
         codes = []
         for level, (height, width) in enumerate(shapes):
-            nowhere = images.new_zeros((images.shape[0], height, width), dtype=torch.bool)
-            code = self.positional(nowhere if paddings is None else paddings[level]).flatten(2).transpose(1, 2)
+            if self.positional is None:
+                code = images.new_zeros((images.shape[0], height * width, self.config.d_model))
+            else:
+                nowhere = images.new_zeros((images.shape[0], height, width), dtype=torch.bool)
+                code = self.positional(nowhere if paddings is None else paddings[level]).flatten(2).transpose(1, 2)
             codes.append(code if self.neck.level_embed is None else code + self.neck.level_embed[level])
         return torch.cat(codes, dim=1)
 
