@@ -54,7 +54,7 @@ def always_fits(config, field, choice):
     if field in PLACES:
         samplers = "deformable" in str(choice) and "deformable" in str(getattr(config, field))
         return samplers or (choice in DENSE and getattr(config, field) in DENSE)
-    return field in {"matcher", "selection", "backbone"}
+    return field in {"matcher", "selection"}
 
 
 def batch():
