@@ -45,14 +45,17 @@ class ProgressBar:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bar.close()
 
-    def advance(self, count: int = 1, note: str = "") -> None:
+    def advance(self, count: int = 1, note: str = "", *, total: int | None = None) -> None:
         """Some more units are done.
 
         Args:
             count: how many.
             note: what else is to be told of them.
+            total: how many there are, where that is known better than before.
         """
         self.done += count
+        if total is not None:
+            self.total = self.bar.total = total
         if note:
             self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(count)
@@ -62,9 +65,11 @@ class ProgressBar:
 
     def line(self, note: str = "") -> str:
         """How far the task is, and what is left of it at the speed so far."""
+        took = (self.told - self.began) / max(self.done - self.before, 1)
         if self.total is None:
-            return ", ".join(filter(None, (f"{self.task}: {self.done} {self.unit}s", note)))
-        left = (self.told - self.began) / max(self.done - self.before, 1) * (self.total - self.done)
+            rate = f"{1 / took:.3g} a second" if took else ""
+            return ", ".join(filter(None, (f"{self.task}: {self.done} {self.unit}s", note, rate)))
+        left = took * (self.total - self.done)
         how_far = f"{self.task}: {self.done} of {self.total} {self.unit}s"
         return ", ".join(filter(None, (how_far, note, f"{tqdm.format_interval(left)} left")))
 

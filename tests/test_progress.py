@@ -72,7 +72,10 @@ def test_what_has_no_known_end_is_counted(stderr, clock):
     said = stderr(terminal=False)
     for _ in watched(range(4), "predict"):
         clock.now += 16
-    assert said.getvalue().splitlines() == ["predict: 2 images", "predict: 4 images"]
+    assert said.getvalue().splitlines() == [
+        "predict: 2 images, 0.0625 a second",
+        "predict: 4 images, 0.0625 a second",
+    ]
 
 
 @pytest.mark.fast
