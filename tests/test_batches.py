@@ -17,16 +17,15 @@ from detrkit.errors import DetrkitError
 pytestmark = pytest.mark.fast
 
 SIZES = ((40, 30), (30, 40), (80, 60), (48, 48), (64, 20))  # the first and the third come to one size
-
-
-def build(**changes):
-    torch.manual_seed(0)
-    return detrkit.build("detr_tiny", backbone="tiny(width=8)", short_side=32, long_side=64, **changes).eval()
+CONFIG = detrkit.config(
+    "detr_tiny", backbone="tiny(width=8)", d_model=32, dim_feedforward=32, num_queries=9, short_side=32, long_side=64
+)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return build()
+    torch.manual_seed(0)
+    return detrkit.build(CONFIG).eval()
 
 
 def picture(number, size):
@@ -34,13 +33,13 @@ def picture(number, size):
     return Image.effect_noise(size, 20 + number % 60).convert("RGB")
 
 
-shapes = st.lists(st.sampled_from(SIZES), max_size=40)
+shapes = st.lists(st.sampled_from(SIZES), max_size=25)
 
 
+@settings(max_examples=30)
 @given(shapes, st.integers(1, 5))
 def test_every_image_is_in_one_batch_of_its_size(sizes, batch_size):
-    config = build_config()
-    batches = list(batched([Image.new("RGB", size) for size in sizes], config, batch_size))
+    batches = list(batched([Image.new("RGB", size) for size in sizes], CONFIG, batch_size))
     places = [place for batch in batches for place in batch.places]
     assert sorted(places) == list(range(len(sizes)))
     for batch in batches:
@@ -50,10 +49,7 @@ def test_every_image_is_in_one_batch_of_its_size(sizes, batch_size):
         assert batch.sizes == [sizes[place][::-1] for place in batch.places]
 
 
-def build_config():
-    return detrkit.config("detr_tiny", short_side=32, long_side=64)
-
-
+@settings(max_examples=30)
 @given(shapes, st.integers(1, 5))
 def test_no_image_waits_for_long(sizes, batch_size):
     """When a batch is made, no image has been read that lies a window behind one which still waits."""
@@ -66,7 +62,7 @@ def test_no_image_waits_for_long(sizes, batch_size):
             yield Image.new("RGB", size)
 
     given_out = set()
-    for batch in batched(images(), build_config(), batch_size):
+    for batch in batched(images(), CONFIG, batch_size):
         oldest = min(set(range(len(sizes))) - given_out)
         assert read - oldest <= PATIENCE * batch_size
         given_out |= set(batch.places)
@@ -74,7 +70,7 @@ def test_no_image_waits_for_long(sizes, batch_size):
 
 def test_images_of_one_size_are_seen_together():
     sizes = [SIZES[0], SIZES[3]] * 6
-    batches = list(batched([Image.new("RGB", size) for size in sizes], build_config(), 3))
+    batches = list(batched([Image.new("RGB", size) for size in sizes], CONFIG, 3))
     assert [batch.places for batch in batches] == [[0, 2, 4], [1, 3, 5], [6, 8, 10], [7, 9, 11]]
 
 
@@ -123,6 +119,7 @@ def test_a_stream_is_lazy_and_its_options_are_checked_at_once(model):
 # --- reading ahead ----------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=20)
 @given(st.lists(st.integers(), max_size=20))
 def test_items_read_ahead_are_the_same(items):
     assert list(read_ahead(iter(items))) == items
