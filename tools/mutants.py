@@ -128,7 +128,7 @@ MUTANTS = [Mutant(*row) for row in (
      "test_prediction.py::test_detections_by_hand"),
     ("an image waits for others of its size for ever", "batches.py", ">= PATIENCE * batch_size - 1", "< 0",
      "test_batches.py::test_no_image_waits_for_long"),
-    ("growing results keep the end of an older tail", "streaming/results.py", "self.file.truncate()", "self.file.tell()",
+    ("growing results keep an older tail", "streaming/results.py", "self.file.truncate()", "self.file.tell()",
      "test_streaming.py::test_a_growing_file_is_whole_after_each_addition"),
     ("detections read cxcywh as xyxy", "prediction.py", "= geometry.cxcywh_to_xyxy(output", "= (output",
      "test_prediction.py::test_detections_by_hand"),
