@@ -45,17 +45,18 @@ class ProgressBar:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bar.close()
 
-    def advance(self, count: int = 1, note: str = "", *, total: int | None = None) -> None:
+    def expect(self, total: int | None) -> None:
+        """How many units there are is known better than before, or is not known any more."""
+        self.total = self.bar.total = total
+
+    def advance(self, count: int = 1, note: str = "") -> None:
         """Some more units are done.
 
         Args:
             count: how many.
             note: what else is to be told of them.
-            total: how many there are, where that is known better than before.
         """
         self.done += count
-        if total is not None:
-            self.total = self.bar.total = total
         if note:
             self.bar.set_postfix_str(note, refresh=False)
         self.bar.update(count)

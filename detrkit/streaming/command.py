@@ -46,29 +46,38 @@ def predict(options: argparse.Namespace) -> None:
     drawn = options.draw or default_drawing(source, options.limit)
     if drawn != "none" and source.lies_in(out):
         raise DetrkitError("pictures would lie among the images", path=out, hint="choose another --out")
-    model, waiting = fast(options), deque[Frame]()
-
-    def images() -> Iterator[Image.Image]:
-        for frame in islice(source, options.limit):
-            waiting.append(frame._replace(image=NOTHING) if drawn == "none" else frame)
-            yield frame.image
-
-    stream = model.stream(images(), threshold=options.threshold, batch_size=options.batch_size)
-    began, first = time.monotonic(), next(stream, None)
+    model, began = fast(options), time.monotonic()
+    stream = looked_at(model, source, options, keep=drawn != "none")
+    first = next(stream, None)
     if first is None:
         raise DataError("no image to look at", field="images")
     label_space = source.data.label_space if isinstance(source, Items) else model.label_space
     with ResultFiles(out, label_space) as results, telling(as_json=options.json) as tell, ProgressBar("predict") as bar:
         try:
-            for found in chain([first], stream):
-                frame = waiting.popleft()
+            for frame, found in chain([first], stream):
                 results.add(frame, found)
                 draw(model, frame, found, out, drawn, options.threshold)
                 tell(frame.name, found)
-                bar.advance(total=min(source.total, options.limit or source.total))
+                bar.expect(expected(source, options.limit))
+                bar.advance()
         finally:
             say(summary(bar.done, time.monotonic() - began, source, results))
             say(f"results: {out / FOUND}" + ("" if drawn == "none" else f"; pictures: {out}"))
+
+
+def looked_at(
+    model: Detector, source: Source, options: argparse.Namespace, *, keep: bool
+) -> Iterator[tuple[Frame, Detections]]:
+    """Each frame with what was found in it; without its image, unless that is to be kept until then."""
+    waiting = deque[Frame]()
+
+    def images() -> Iterator[Image.Image]:
+        for frame in islice(source, options.limit):
+            waiting.append(frame if keep else frame._replace(image=NOTHING))
+            yield frame.image
+
+    for found in model.stream(images(), threshold=options.threshold, batch_size=options.batch_size):
+        yield waiting.popleft(), found
 
 
 def source_of(options: argparse.Namespace, *, every: int = 1, apart: Path | None = None) -> Source:
@@ -80,10 +89,15 @@ def source_of(options: argparse.Namespace, *, every: int = 1, apart: Path | None
     return Files(options.images, every=every, apart=apart) if options.images else Items(run_data(options))
 
 
+def expected(source: Source, limit: int | None) -> int | None:
+    """Frames that there will be, as far as it is known."""
+    return source.total if limit is None or source.total is None else min(source.total, limit)
+
+
 def default_drawing(source: Source, limit: int | None) -> str:
     """Attention for a look at some images; boxes alone where there are many, which it would slow down."""
-    few = min(source.total, limit or source.total) <= FEW
-    return "attention" if few and source.still else "boxes"
+    total = expected(source, limit)
+    return "attention" if source.still and total is not None and total <= FEW else "boxes"
 
 
 def draw(model: Detector, frame: Frame, found: Detections, out: Path, drawn: str, threshold: float) -> None:

@@ -44,12 +44,12 @@ class Source(ABC):
     """A stream of frames, each opened when it is asked for.
 
     Attributes:
-        total: frames that it will give, as far as it is known.
+        total: frames that it will give, going by what has been opened; None where a file does not tell.
         left_out: files that could not be read, or not to their end.
         still: whether each file is a single image, going by the endings.
     """
 
-    total: int
+    total: int | None
     left_out: int = 0
     still: bool = True
 
@@ -89,19 +89,22 @@ class Files(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         names, number = Names(), 0
+        self.total, self.left_out = len(self.paths), 0
         for path in self.paths:
             name, seen = names.give(path.stem), 0
             try:
                 for picture in read(path, self.every):
-                    self.total += 0 if seen else self._further(picture)
+                    if not seen:
+                        self._expect(picture.total)
                     seen, number = seen + 1, number + 1
                     yield frame_of(picture, path, name, number)
             except DataError as error:
                 self._leave_out(path, error, seen)
 
-    def _further(self, first: Picture) -> int:
-        """Frames that a file will give besides its first."""
-        return ((first.total or 1) - 1) // self.every
+    def _expect(self, pictures: int | None) -> None:
+        """A file has so many, where one was expected."""
+        if self.total is not None:
+            self.total = None if pictures is None else self.total + (pictures - 1) // self.every
 
     def _leave_out(self, path: Path, error: DataError, seen: int) -> None:
         if path in self.named and not seen:
