@@ -1,6 +1,7 @@
 """Streams of files and frames through `detrkit predict`: sources, COCO results that grow, pictures, what goes wrong."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,8 +173,9 @@ def test_a_growing_file_is_whole_after_each_addition(tmp_path):
         assert json.loads(path.read_text()) == {"a": expected, "done": False}
     growing.close('], "done": true}')
     assert json.loads(path.read_text()) == {"a": [1, 2, {"ü": 3}], "done": True}
-    with pytest.raises(WriteError, match="cannot be written"):
-        GrowingJson(tmp_path / "none" / "a.json")
+    for place in (tmp_path / "none" / "a.json", Path("/dev/full")):
+        with pytest.raises(WriteError, match="cannot be written"):
+            GrowingJson(place)
 
 
 @pytest.mark.fast

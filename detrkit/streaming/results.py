@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
+from errno import ENOSPC
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,7 +34,7 @@ class GrowingJson:
     def __init__(self, path: Path, head: str = "[", tail: str = "]\n") -> None:
         self.path, self.tail, self.separator = path, tail, "\n"
         try:
-            self.file = path.open("wb")
+            self.file = path.open("wb", buffering=0)  # an addition is one call of the system: done, or not begun
         except OSError as error:
             raise self._failure(error) from None
         self.end = 0
@@ -53,11 +55,12 @@ class GrowingJson:
 
     def _put(self, text: str) -> None:
         """Text in the place of the tail, and the tail behind it."""
+        data = (text + self.tail).encode()
         try:
             self.file.seek(self.end)
-            self.file.write((text + self.tail).encode())
+            if self.file.write(data) < len(data):
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
             self.file.truncate()
-            self.file.flush()
         except OSError as error:
             raise self._failure(error) from None
         self.end += len(text.encode())
