@@ -42,13 +42,12 @@ def predict(options: argparse.Namespace) -> None:
     out = Path(options.out) if options.out else (run if run.is_dir() else run.parent) / "predictions"
     if out.is_file():
         raise DetrkitError("is a file, not a folder", path=out, hint="choose another --out")
-    source = source_of(options, every=options.every, apart=out)
+    model, source = fast(options), source_of(options, every=options.every, apart=out)
     drawn = options.draw or default_drawing(source, options.limit)
     if drawn != "none" and source.lies_in(out):
         raise DetrkitError("pictures would lie among the images", path=out, hint="choose another --out")
-    model, began = fast(options), time.monotonic()
     stream = looked_at(model, source, options, keep=drawn != "none")
-    first = next(stream, None)
+    began, first = time.monotonic(), next(stream, None)
     if first is None:
         raise DataError("no image to look at", field="images")
     label_space = source.data.label_space if isinstance(source, Items) else model.label_space
