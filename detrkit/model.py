@@ -16,6 +16,7 @@ from detrkit.config import DetectorConfig
 from detrkit.denoising import Denoising, Noised
 from detrkit.encoders import Encoder
 from detrkit.errors import ConfigError
+from detrkit.fitting import LABELS
 from detrkit.heads import head_of, heads, start, told, unrounded
 from detrkit.inputs import check_images, mask_at, valid_share
 from detrkit.labels import LabelSpace
@@ -120,7 +121,7 @@ class Detector(nn.Module):
 
     def with_every_gradient(self, queries: Queries) -> Queries:
         """The same queries; in training without noised ones, what embeds those still gets a gradient, of zero."""
-        if self.denoising is None or not self.training:
+        if not (self.training and LABELS in self.queries.gives):
             return queries
         label = torch.zeros(1, dtype=torch.int64, device=queries.content.device)
         return queries._replace(content=queries.content + 0 * self.queries.embed(label).sum())
@@ -166,13 +167,16 @@ class Detector(nn.Module):
     def positions_of(
         self, images: Tensor, shapes: Sequence[tuple[int, int]], paddings: Sequence[Tensor] | None
     ) -> Tensor | None:
-        """Codes of all cells [B, N, D], those of a level told apart by the neck."""
-        if self.positional is None:
+        """Codes of all cells [B, N, D], those of a level told apart by the neck; without positions, by this alone."""
+        if self.positional is None and self.neck.level_embed is None:
             return None
         codes = []
         for level, (height, width) in enumerate(shapes):
-            nowhere = images.new_zeros((images.shape[0], height, width), dtype=torch.bool)
-            code = self.positional(nowhere if paddings is None else paddings[level]).flatten(2).transpose(1, 2)
+            if self.positional is None:
+                code = images.new_zeros((images.shape[0], height * width, self.config.d_model))
+            else:
+                nowhere = images.new_zeros((images.shape[0], height, width), dtype=torch.bool)
+                code = self.positional(nowhere if paddings is None else paddings[level]).flatten(2).transpose(1, 2)
             codes.append(code if self.neck.level_embed is None else code + self.neck.level_embed[level])
         return torch.cat(codes, dim=1)
 
