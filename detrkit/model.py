@@ -32,7 +32,7 @@ from detrkit.targets import check_targets
 from detrkit.transformer import Decoder, Memory, Queries, with_position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from detrkit.checkpoints.report import LoadReport
@@ -207,7 +207,8 @@ class Detector(nn.Module):
             images: what to look at, read a batch at a time; grey, RGB or RGBA (not BGR). Each is resized, normalised
                 and padded as in training.
             threshold: least score of a detection, in [0, 1].
-            batch_size: images at a time.
+            batch_size: most images at a time. Those of a batch come to one size, so that none is padded: what is found
+                in an image does not depend on the others.
             progress: show a progress bar on stderr; None: where that is no terminal, a line every half minute instead,
                 and nothing for a single batch.
 
@@ -221,6 +222,24 @@ class Detector(nn.Module):
         from detrkit.prediction import predict
 
         return predict(self, images, threshold=threshold, batch_size=batch_size, progress=progress)
+
+    def stream(self, images: Iterable[Any], *, threshold: float = 0.5, batch_size: int = 8) -> Iterator[Detections]:
+        """Detect in images without end, in their order, the same as `predict` finds.
+
+        No more than six batches are in memory. Images are read by a thread of its own while the net works on others.
+        Frames of videos: ``model.stream(frame.image for frame in detrkit.streaming.Files(["clip.mp4"]))``.
+
+        Args:
+            images: what `predict` takes; an iterator is read some batches ahead.
+            threshold: least score of a detection, in [0, 1].
+            batch_size: most images at a time.
+
+        Raises:
+            DetrkitError: an option out of range, at once; what `predict` raises, when its turn comes.
+        """
+        from detrkit.prediction import stream
+
+        return stream(self, images, threshold=threshold, batch_size=batch_size)
 
     def for_inference(
         self, *, fold: bool = True, amp: Literal["none", "bf16"] = "none", compile: bool = False
