@@ -133,7 +133,7 @@ def _diffs(content: Content) -> html.Markup:
 
 def _sights(content: Content) -> html.Markup:
     """Links to the explorer pages of each variant."""
-    pages = {variant["name"]: variant.get("sights", {}) for variant in content["variants"]}
+    pages = {variant["name"]: variant.get("sights") or {} for variant in content["variants"]}
     cells = [
         [name, *(html.link(f"the {kind} images", found[kind]) if kind in found else "" for kind in ("worst", "best"))]
         for name, found in pages.items()

@@ -15,7 +15,7 @@ from detrkit.ablation.conclusions import Comparison, compare
 from detrkit.ablation.identity import code, digest
 from detrkit.ablation.recording import DYNAMICS
 from detrkit.ablation.runner import Job
-from detrkit.ablation.study import Study, difference
+from detrkit.ablation.study import Plan, Study, difference
 from detrkit.config import DetectorConfig, TrainConfig
 from detrkit.preprocessing import resized_size
 from detrkit.training.splits import make_data
@@ -44,11 +44,8 @@ def gather(
     runs = {
         variant.name: [_run(job, plan.metric) for job in jobs if job.variant == variant.name] for variant in variants
     }
-    scores = {name: {run["seed"]: run["score"] for run in of_one} for name, of_one in runs.items()}
-    base, others = variants[0].name, {variant.name: scores[variant.name] for variant in variants[1:]}
-    found = {c.other: c for c in compare(scores[base], others, name=base, metric=plan.metric, margin=plan.margin)}
     measured = _costs(jobs, earlier or {})
-    behaved = behaviour.summarize(runs, base, plan.metric)
+    found = {"costs": measured.pop("variants"), "sights": sights or {}, **_judged(runs, variants[0].name, plan)}
     return {
         "question": plan.question,
         "hypothesis": plan.hypothesis,
@@ -65,19 +62,27 @@ def gather(
             {
                 "name": variant.name,
                 "diff": {name: list(pair) for name, pair in difference(study, index).items()},
-                "mean": _mean(scores[variant.name].values()),
-                "noise": _noise(scores[variant.name].values()),
-                "comparison": _compared(found.get(variant.name), plan.margin),
-                "costs": measured["variants"][variant.name],
-                "behaviour": behaved[variant.name],
-                "sights": dict((sights or {}).get(variant.name, {})),
+                **{what: of.get(variant.name) for what, of in found.items()},
                 "runs": runs[variant.name],
             }
             for index, variant in enumerate(variants)
         ],
-        "workload": {name: value for name, value in measured.items() if name != "variants"},
+        "workload": measured,
         "data": {"spec": jobs[0].identity["train"]["data"], **jobs[0].identity["data"]},
         "environment": environment(jobs[0].identity["threads"]),
+    }
+
+
+def _judged(runs: Mapping[str, list[Content]], base: str, plan: Plan) -> dict[str, dict[str, Any]]:
+    """What the runs say of each variant, by what it is and the variant's name; the base is compared with nothing."""
+    scores = {name: {run["seed"]: run["score"] for run in of_one} for name, of_one in runs.items()}
+    others = {name: of_one for name, of_one in scores.items() if name != base}
+    compared = compare(scores[base], others, name=base, metric=plan.metric, margin=plan.margin)
+    return {
+        "mean": {name: _mean(of_one.values()) for name, of_one in scores.items()},
+        "noise": {name: _noise(of_one.values()) for name, of_one in scores.items()},
+        "comparison": {c.other: _compared(c, plan.margin) for c in compared},
+        "behaviour": behaviour.summarize(runs, base, plan.metric),
     }
 
 
@@ -100,9 +105,7 @@ def _run(job: Job, metric: str) -> Content:
     }
 
 
-def _compared(comparison: Comparison | None, margin: float | None) -> Content | None:
-    if comparison is None:
-        return None
+def _compared(comparison: Comparison, margin: float | None) -> Content:
     return {**comparison.to_dict(), "advice": comparison.advice(margin or INTERESTING)}
 
 
