@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from detrkit.datasets import Dataset
     from detrkit.model import Detector
 
+PHOTOGRAPHS = 4  # on which an exported program is compared
+
 
 class Commands:
     """One function a command; names are the commands."""
@@ -145,7 +147,13 @@ class Commands:
         model = detrkit.load(run)
         if out.exists() and out.samefile(run):
             raise DetrkitError("that is the run itself", field="--out", value=str(out), hint="choose another --out")
-        written = export(model, out, options.format, say=lambda line: sys.stderr.write(f"{line}\n"))
+        written = export(
+            model,
+            out,
+            options.format,
+            photographs=some_photographs(options),
+            say=lambda line: sys.stderr.write(f"{line}\n"),
+        )
         if options.json:
             show_json(asdict(written))
             return
@@ -327,6 +335,17 @@ def run_data(options: argparse.Namespace) -> Dataset:
     for finding in data.findings:
         sys.stderr.write(f"data: {finding}\n")
     return data
+
+
+def some_photographs(options: argparse.Namespace) -> Iterator[Image]:
+    """The first images of the data that a command names, else of the run's; says so where the run's cannot be read."""
+    try:
+        data = run_data(options)
+        yield from (data[index][0] for index in range(min(PHOTOGRAPHS, len(data))))
+    except DetrkitError as error:
+        if options.data or options.split:
+            raise
+        sys.stderr.write(f"no photographs to compare on: {error}\n")
 
 
 def split_of_run(train: TrainConfig, split: str) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -127,6 +127,11 @@ class LabelledProposalQueries(SelectedProposals):
     def embed(self, labels: Int64[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
         """Embeddings of labels."""
         return self.labels(labels)
+
+    def folded(self) -> Self:
+        """The same without what embeds labels, which only denoising asks for."""
+        del self.labels
+        return self
 
 
 def pick(x: Float[Tensor, "B N D"], chosen: Int64[Tensor, "B Q 1"]) -> Float[Tensor, "B Q D"]:
