@@ -73,17 +73,17 @@ def fold(model: nn.Module) -> None:
     for norm, convolution in list(convolutions_before(backbone, images.double())):
         absorb(convolution, backbone.get_submodule(norm))
         backbone.set_submodule(norm, what_follows(backbone.get_submodule(norm)))
-    if isinstance(backbone, Foldable):
-        backbone.folded()
+    if not alone:
+        fold_those_that_can(model)  # the backbone too, if it can
+        cast("Detector", model).shed()
+    elif isinstance(model, Foldable):
+        model.folded()
     check_same(backbone(images.double()), expected, backbone)
     backbone.to(*home).to(memory_format=torch.channels_last)
-    if not alone:
-        fold_those_that_can(model)
-        cast("Detector", model).shed()
 
 
 def fold_those_that_can(model: nn.Module) -> None:
-    """Put the plainer module in the place of each `Foldable` outside the backbone, outermost first."""
+    """Put the plainer module in the place of each `Foldable`, outermost first, none that stands in a backbone."""
     for name, module in [] if isinstance(model, Backbone) else list(model.named_children()):
         if isinstance(module, Foldable):
             model.set_submodule(name, module.folded())

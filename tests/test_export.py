@@ -127,6 +127,7 @@ def test_command_writes_onnx_for_a_deployer(checkpoint, call, tmp_path):
     told = json.loads(text)
     assert (code, told["path"], told["format"]) == (0, str(out), "onnx")
     assert "comparing" in err
+    assert "no photographs to compare on: " in err
     assert "Warning" not in err
     assert max(told["differences"].values()) <= told["tolerance"]
     assert_same(detrkit.load(checkpoint), onnx.OnnxWriter().read(out))
@@ -150,11 +151,12 @@ def test_command_writes_onnx_for_a_deployer(checkpoint, call, tmp_path):
 def test_command_writes_a_program_that_runs_without_detrkit(call, tmp_path):
     checkpoint, out = tmp_path / "plain.safetensors", tmp_path / "plain.pt2"
     save_detector(make(PLAIN), checkpoint)
-    code, text, _ = call(checkpoint, "--format", "torch-export")
+    code, text, _ = call(checkpoint, "--format", "torch-export", "--data", "toy")
     assert code == 0
     assert_same(detrkit.load(checkpoint), torch_export.TorchExportWriter().read(out))
     assert text.splitlines()[0] == str(out)
     assert "pred_logits differ by" in text
+    assert "at most in 10 comparisons" in text, "six images of noise, four of the data"
     assert b"site-packages" not in out.read_bytes()
     done = subprocess.run([sys.executable, "-c", READ_WITHOUT_DETRKIT, out], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
