@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from detrkit.config import DetectorConfig, TrainConfig
     from detrkit.datasets import Dataset
     from detrkit.model import Detector
+    from detrkit.tailoring import Choice
 
 PHOTOGRAPHS = 4  # on which an exported program is compared
 
@@ -66,18 +67,25 @@ class Commands:
     @staticmethod
     def train(options: argparse.Namespace) -> None:
         """Train, then draw what there is to look at."""
+        from detrkit.progress import say, watched
+
+        reasons: list[str] = []
         if options.resume:
             if options.fields or options.config or options.out:
                 raise DetrkitError("takes no fields, --config or --out: the run has them", field="--resume")
             detector, train = read_run(Path(options.resume))
             out = Path(options.resume)
         else:
-            preset, detector, train = read_fields(options.fields, options.config)
+            preset, detector, train = read_fields(
+                options.fields, options.config, lambda choice: reasons.append(str(choice))
+            )
             out = Path(options.out) if options.out else free_folder(Path("runs"), preset)
-        from detrkit.progress import watched
         from detrkit.training import loop
         from detrkit.training.distributed import Processes
 
+        first = Processes.started().is_first
+        for reason in reasons if first else ():
+            say(f"chosen: {reason}")
         if options.dry_run:
             data, val = loop.check(detector, train)
             for part in (data, val) if val is not None else (data,):
@@ -87,8 +95,8 @@ class Commands:
                     part[index]  # an image that cannot be decoded is known before training, not in its middle
             print(f"ok: {len(data)} training images, classes {', '.join(data.label_space.names)}; nothing was trained")
             return
-        run = loop.train(detector, train, out, resume=bool(options.resume))
-        if Processes.started().is_first:
+        run = loop.train(detector, train, out, resume=bool(options.resume), reasons=reasons)
+        if first:
             finish(run.folder, train)
 
     @staticmethod
@@ -230,8 +238,10 @@ class Checks:
         path = path / "config.json" if path.is_dir() else path
         named = path.suffix not in (".json", ".toml")
         words = [options.config, *options.fields] if named else options.fields
-        _, detector, train = read_fields(words, None if named else str(path))
         from detrkit.checks.config import check_config
+        from detrkit.progress import say
+
+        _, detector, train = read_fields(words, None if named else str(path), lambda choice: say(f"chosen: {choice}"))
 
         return check_config(detector, train).outcome()
 
@@ -275,8 +285,13 @@ def finish(folder: Path, train: TrainConfig) -> None:
     print(f"then:\n  detrkit eval {folder}\n  detrkit predict {folder} IMAGE...")
 
 
-def read_fields(words: Sequence[str], file: str | None) -> tuple[str, DetectorConfig, TrainConfig]:
-    """Preset's name and both configurations from the words of the command line over those of a file."""
+def read_fields(
+    words: Sequence[str], file: str | None, tell: Callable[[Choice], None] = lambda choice: None
+) -> tuple[str, DetectorConfig, TrainConfig]:
+    """Preset's name and both configurations from the words of the command line over those of a file.
+
+    A preset that looks at the data decides what these leave open; each choice is told.
+    """
     from detrkit.config import read_file
     from detrkit.presets import from_pairs
 
@@ -298,7 +313,7 @@ def read_fields(words: Sequence[str], file: str | None) -> tuple[str, DetectorCo
     if not presets and not isinstance(saved, str) and "backbone" not in pairs:
         raise ConfigError([f"{file}: names no preset; add preset = '...' or name one on the command line"])
     preset = presets[0] if presets else saved if isinstance(saved, str) else "detr_r50"
-    return preset, *from_pairs(preset, {**pairs, **dict(given)})
+    return preset, *from_pairs(preset, {**pairs, **dict(given)}, tell)
 
 
 def read_run(folder: Path) -> tuple[DetectorConfig, TrainConfig]:

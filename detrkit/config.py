@@ -309,10 +309,12 @@ class TrainedPreset(Protocol):
     Attributes:
         recipe: how this model is trained.
         changes: the same as changes of `TrainConfig`.
+        rules: what it decides by looking at the data, see `detrkit.tailoring`.
     """
 
     recipe: TrainConfig
     changes: dict[str, Any]
+    rules: tuple[Callable[..., Any], ...]
 
     def __call__(self) -> DetectorConfig:
         """The detector."""
@@ -323,7 +325,7 @@ def recipe(**changes: Any) -> Callable[[Preset], TrainedPreset]:
 
     def attach(preset: Preset) -> TrainedPreset:
         trained = cast(TrainedPreset, preset)
-        trained.recipe, trained.changes = TrainConfig().replace(**changes), changes
+        trained.recipe, trained.changes, trained.rules = TrainConfig().replace(**changes), changes, ()
         return trained
 
     return attach

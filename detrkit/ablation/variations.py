@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from detrkit import fields
+from detrkit.changes import Configs, annotations_of, changed, problem_of_path, values_of
 from detrkit.config import DetectorConfig, TrainConfig
-from detrkit.errors import ConfigError, RegistryError, nearest
+from detrkit.errors import ConfigError
 from detrkit.fields import roles_of
 from detrkit.presets import training_recipe, unchecked
 from detrkit.registry import REGISTRY, REQUIRED
@@ -23,8 +23,6 @@ from detrkit.specs import Spec
 
 BASE = "base"
 PRESET = "preset"
-
-Configs = tuple[DetectorConfig, TrainConfig]
 
 FIXED = {
     "seed": "differences are paired by seed; say how many with --seeds",
@@ -171,17 +169,11 @@ def _factors(base: Variant, asked: Sequence[str]) -> Iterator[_Factor]:
 
 
 def _problem_of_path(base: Variant, path: str) -> str | None:
-    name, dot, _ = path.partition(".")
-    annotations = _annotations(base)
     if path == PRESET:
         return None
-    if name in FIXED:
+    if (name := path.partition(".")[0]) in FIXED:
         return f"{name} cannot be varied: {FIXED[name]}"
-    if name not in annotations:
-        return f"unknown field {name!r}; {nearest(name, [PRESET, *annotations])}"
-    if dot and not roles_of(annotations[name]):
-        return f"{name} is no spec and has no settings"
-    return None
+    return problem_of_path((base.detector, base.train), path)
 
 
 def _combinations(factors: Sequence[_Factor], grid: bool) -> Iterator[dict[str, str]]:
@@ -200,46 +192,15 @@ def _variant(base: Variant, changes: Mapping[str, str], of_preset: Callable[[str
     Raises:
         ConfigError: an unknown preset, or a setting of what has none.
     """
-    detector, train = of_preset(changes[PRESET]) if PRESET in changes else (base.detector, base.train)
-    annotations, values = _annotations(base), detector.to_dict() | train.to_dict()
-    changed: dict[str, Any] = {}
-    for path, text in changes.items():
-        if path == PRESET:
-            continue
-        name, _, setting = path.partition(".")
-        if setting:
-            spec = changed.get(name, values[name])
-            changed[name] = _with_setting(roles_of(annotations[name]), spec, setting, text)
-        else:
-            changed[name] = fields.from_text(text, annotations[name])
-    detector = detector.replace(**{n: v for n, v in changed.items() if n in detector.annotations()})
-    train = train.replace(**{n: v for n, v in changed.items() if n in train.annotations()})
+    start = of_preset(changes[PRESET]) if PRESET in changes else (base.detector, base.train)
+    (detector, train), found = changed(start, {path: text for path, text in changes.items() if path != PRESET})
+    if found:
+        raise ConfigError(found)
     return Variant(_name(changes), detector, train, dict(changes))
 
 
 def _name(changes: Mapping[str, str]) -> str:
     return ", ".join(f"{path}={text}" for path, text in changes.items())
-
-
-def _with_setting(roles: Sequence[str], spec: str | None, setting: str, text: str) -> str:
-    """A spec with one setting changed.
-
-    Raises:
-        ConfigError: there is no component to set anything of.
-    """
-    if spec is None:
-        raise ConfigError([f"there is no {roles[0]} whose {setting} could be set"])
-    try:
-        parsed = Spec.parse(spec)
-        annotations = REGISTRY.signature(REGISTRY.first_with(roles, parsed), parsed.name).annotations
-    except RegistryError as error:
-        raise ConfigError([str(error)]) from None
-    value = fields.from_text(text, annotations.get(setting, Any))
-    return str(Spec(parsed.name, {**parsed.settings, setting: value}))
-
-
-def _annotations(variant: Variant) -> dict[str, Any]:
-    return {**variant.detector.annotations(), **variant.train.annotations()}
 
 
 def _problems(variant: Variant) -> list[str]:
@@ -248,8 +209,9 @@ def _problems(variant: Variant) -> list[str]:
 
 def _meaning(variant: Variant) -> tuple[Any, ...]:
     """Equal for variants that are the same: specs are read, and settings left out stand for their defaults."""
-    values, annotations = variant.detector.to_dict() | variant.train.to_dict(), _annotations(variant)
-    return tuple(_meaning_of(value, roles_of(annotations[name])) for name, value in values.items())
+    configs = (variant.detector, variant.train)
+    known = annotations_of(configs)
+    return tuple(_meaning_of(value, roles_of(known[name])) for name, value in values_of(configs).items())
 
 
 def _meaning_of(value: Any, roles: Sequence[str]) -> Any:

@@ -189,18 +189,28 @@ def _end_without_expansion(units: Sequence[nn.Module]) -> int:
     return len(units)
 
 
+def has_published_weights(model: str) -> bool:
+    """Whether torch's cache holds the default weights of a network."""
+    return _published(model, "DEFAULT").is_file()
+
+
+def _published(model: str, name: str) -> Path:
+    """Where torch's cache keeps published weights."""
+    url = torchvision.models.get_model_weights(model).__members__[name].url
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
 def _weight_file(model: str, weights: str) -> Path:
     """The file itself, or that of published weights in torch's cache; nothing is ever downloaded."""
     published = torchvision.models.get_model_weights(model).__members__
     name = "DEFAULT" if weights == "imagenet" else weights
     if name not in published:
         return Path(weights).expanduser()
-    url = published[name].url
-    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    file = _published(model, name)
     if not file.is_file():
         raise CheckpointError(
             f"the weights {name} of {model} are not in torch's cache",
             path=file,
-            hint=(f"fetch {url} into that place, or give weights='FILE'"),
+            hint=(f"fetch {published[name].url} into that place, or give weights='FILE'"),
         )
     return file

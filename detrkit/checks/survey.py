@@ -104,6 +104,21 @@ class Survey:
         seen = [resized_size(int(h), int(w), viewer.short_side, viewer.long_side, viewer.square) for h, w in self.sizes]
         return self.boxes[:, 2:] * np.array(seen, dtype=float).reshape(-1, 2)[self.image][:, ::-1]
 
+    @cached_property
+    def usual_size(self) -> tuple[float, float]:
+        """Median (height, width) of the images, of which there are some."""
+        height, width = np.median(self.sizes, axis=0)
+        return float(height), float(width)
+
+    def side_of_objects(self, share: float) -> float:
+        """Pixels of an object's side, the root of its area, that this share of the objects stay below; else NaN."""
+        areas = self.sides[~self.crowd].prod(axis=1)
+        return float(np.quantile(areas, share)) ** 0.5 if len(areas) else float("nan")
+
+    def shape_of_images(self, share: float) -> float:
+        """Long side by short side that this share of the images, of which there are some, stay below."""
+        return float(np.quantile(self.sizes.max(axis=1) / self.sizes.min(axis=1), share))
+
     def file_of(self, row: int) -> str:
         """The file of an image, where the data have files; else the split."""
         return self.data.path(int(self.index[row])) or self.split

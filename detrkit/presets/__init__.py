@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from detrkit import fields
+from detrkit.changes import changed
 from detrkit.config import DetectorConfig, Preset, TrainConfig
 from detrkit.errors import ConfigError, nearest
+from detrkit.tailoring import Choice, tailor
 
 
 def presets() -> list[str]:
@@ -47,26 +48,24 @@ def training_recipe(preset: str, **changes: Any) -> TrainConfig:
     return getattr(_preset(preset), "recipe", TrainConfig()).replace(**changes)
 
 
-def from_pairs(preset: str, pairs: Mapping[str, Any]) -> tuple[DetectorConfig, TrainConfig]:
-    """A preset's detector and recipe with fields changed by name; texts are read the way each field wants it.
+def from_pairs(
+    preset: str, pairs: Mapping[str, Any], tell: Callable[[Choice], None] = lambda choice: None
+) -> tuple[DetectorConfig, TrainConfig]:
+    """A preset's detector and recipe with fields, and settings of their specs, changed as `detrkit.changes` reads them.
 
     Raises:
         ConfigError: every unknown field, wrong type and value out of range, at once.
     """
-    detector, train = _preset(preset)(), training_recipe(preset)
-    known = {**detector.annotations(), **train.annotations()}
-    values, found = {}, []
-    for name, value in pairs.items():
-        if name not in known:
-            found.append(f"unknown field {name!r}; {nearest(name, known)}")
-        else:
-            values[name] = fields.from_text(value, known[name]) if isinstance(value, str) else value
-    detector = detector.replace(**{n: v for n, v in values.items() if n in detector.annotations()})
-    train = train.replace(**{n: v for n, v in values.items() if n in train.annotations()})
+    (detector, train), found = changed((_preset(preset)(), training_recipe(preset)), pairs)
     found += detector.problems() + train.problems()
     if found:
         raise ConfigError(found)
-    return detector, train
+    if train.data is None or not (rules := getattr(_preset(preset), "rules", ())):
+        return detector, train
+    (detector, train), choices = tailor(rules, (detector, train), pairs)
+    for choice in choices:
+        tell(choice)
+    return detector.check(), train.check()
 
 
 def _found() -> dict[str, Preset]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,7 +38,14 @@ from detrkit.training.tensorboard import TensorBoardLog
 from detrkit.training.window import Share, add_to_log, total_log
 
 
-def train(detector: DetectorConfig, train: TrainConfig, out: str | Path, *, resume: bool = False) -> Run:
+def train(
+    detector: DetectorConfig,
+    train: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    reasons: Iterable[str] = (),
+) -> Run:
     """Train a detector; under ``torchrun``, in all its processes as one.
 
     Args:
@@ -46,6 +53,7 @@ def train(detector: DetectorConfig, train: TrainConfig, out: str | Path, *, resu
         train: how; `data` must be given.
         out: folder of the run: configuration, ``metrics.jsonl``, ``last`` and ``best`` checkpoints.
         resume: go on from the folder's last checkpoint, bit for bit as if the run had never stopped.
+        reasons: why the configurations are as they are, lines to be kept beside them.
 
     Returns:
         The run, finished.
@@ -57,7 +65,7 @@ def train(detector: DetectorConfig, train: TrainConfig, out: str | Path, *, resu
     """
     processes = Processes.started()
     with processes.joined():
-        return Trainer(detector, train, Path(out), resume=resume, processes=processes).run_to_end()
+        return Trainer(detector, train, Path(out), resume=resume, processes=processes, reasons=reasons).run_to_end()
 
 
 class Trainer:
@@ -71,11 +79,12 @@ class Trainer:
         *,
         resume: bool,
         processes: Processes = ALONE,
+        reasons: Iterable[str] = (),
     ) -> None:
         self.processes, self.signum, self.saved_at = processes, 0, time.monotonic()
         self.data, self.val = make_splits(train)
         detector = detector.replace(num_classes=len(self.data.label_space))
-        self.run = Run(folder, detector, train)
+        self.run = Run(folder, detector, train, reasons=tuple(reasons))
         processes.of_first(lambda: refuse_other_run(self.run, resume))
         torch.manual_seed(train.seed)
         self.device = pick_device(train.device, processes.local_rank)

@@ -20,7 +20,7 @@ from detrkit.explanation.extremes import save_extremes
 from detrkit.model import Detector
 from detrkit.training.log import read_log
 from detrkit.training.pictures import TERMS
-from detrkit.training.run import FINDINGS, LOADED
+from detrkit.training.run import FINDINGS, LOADED, REASONS
 
 REPORT = "report.html"
 WORST = 8
@@ -205,7 +205,7 @@ def _data(folder: Path) -> html.Markup:
 
 
 def _configuration(folder: Path, detector: DetectorConfig, train: TrainConfig) -> html.Markup:
-    """The whole configuration, what it ran on, and what it started from; folded away."""
+    """The whole configuration, what it ran on, what it started from, and why it is so; folded away."""
     saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tables = {"Detector": detector.to_dict(), "Training": train.to_dict(), "Environment": saved.get("environment", {})}
     content = [
@@ -216,6 +216,8 @@ def _configuration(folder: Path, detector: DetectorConfig, train: TrainConfig) -
     ]
     if loaded := _lines(folder / LOADED):
         content.append(html.folded("Started from", html.tag("p", html.tag("code", loaded[0]))))
+    if reasons := _lines(folder / REASONS):
+        content.append(html.folded("Chosen for the data", html.tag("ul", *(html.tag("li", line) for line in reasons))))
     return html.section("Whole configuration", *content)
 
 

@@ -19,6 +19,7 @@ from detrkit.errors import DetrkitError
 
 FINDINGS = "findings.txt"
 LOADED = "init_from.txt"
+REASONS = "reasons.txt"
 
 
 @dataclass
@@ -56,12 +57,13 @@ class Progress:
 
 @dataclass
 class Run:
-    """A run: its folder, its two configurations, and where it stands."""
+    """A run: its folder, its two configurations, where it stands, and why it is configured so."""
 
     folder: Path
     detector: DetectorConfig
     train: TrainConfig
     progress: Progress = field(default_factory=Progress)
+    reasons: tuple[str, ...] = ()
 
     @property
     def last(self) -> Path:
@@ -79,7 +81,7 @@ class Run:
         return self.folder / "best.safetensors"
 
     def save_config(self, findings: Sequence[str], loaded: LoadReport | None) -> None:
-        """Write what was wrong in the data, what the run started from, and, last, the resolved configuration.
+        """Write what was wrong in the data, what the run started from, the reasons, and, last, the configuration.
 
         A folder with a configuration is one that can be resumed: the checkpoint stands there already.
         """
@@ -94,6 +96,8 @@ class Run:
             },
         }
         self.save_findings(findings)
+        if self.reasons:
+            replace_text(self.folder / REASONS, "".join(f"{reason}\n" for reason in self.reasons))
         if loaded is not None:
             replace_text(self.folder / LOADED, f"{loaded}\n\n{loaded.table()}\n")
         replace_text(self.folder / "config.json", json.dumps(content, indent=2) + "\n")

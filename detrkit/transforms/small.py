@@ -8,7 +8,15 @@ from torchvision.transforms import v2
 
 from detrkit.fields import Positive, Probability, Range
 from detrkit.transforms import Transforms
-from detrkit.transforms._steps import Zoom, multi_scale
+from detrkit.transforms._steps import Resize, Zoom
+
+SCALES = 11
+
+
+def sides(least_scale: float, short_side: int) -> list[int]:
+    """Short sides of the scales, evenly spaced from the smallest to the largest."""
+    shares = (least_scale + (1 - least_scale) * index / (SCALES - 1) for index in range(SCALES))
+    return [max(1, round(share * short_side)) for share in shares]
 
 
 @final
@@ -26,6 +34,7 @@ class SmallTransforms(Transforms):
         zoom: probability of the crop.
         smallest: least side of the crop, as a share of the image's.
         visible: share of its box that an object must show in the crop to be kept.
+        least_scale: the smallest of the scales, as a share of the largest.
         jitter: most by which brightness, contrast and saturation change, as a share; the hue turns by a tenth of it.
     """
 
@@ -39,11 +48,12 @@ class SmallTransforms(Transforms):
         zoom: Probability = 0.5,
         smallest: Annotated[float, Range(above=0, max=1)] = 0.5,
         visible: Probability = 0.3,
+        least_scale: Annotated[float, Range(above=0, max=1)] = 0.6,
         jitter: Probability = 0.2,
     ) -> None:
         super().__init__(
             v2.RandomHorizontalFlip(flip),
             v2.RandomApply([Zoom(smallest, visible)], p=zoom),
-            multi_scale(short_side, long_side, square),
+            Resize(sides(least_scale, short_side), long_side, square),
             v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter, hue=jitter / 10),
         )
