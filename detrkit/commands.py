@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from detrkit.model import Detector
     from detrkit.tailoring import Choice
 
-PHOTOGRAPHS = 4  # on which an exported program is compared
-
 
 class Commands:
     """One function a command; names are the commands."""
@@ -147,21 +145,9 @@ class Commands:
         """The file, what goes in and comes out, and how far it is from the run."""
         from dataclasses import asdict
 
-        from detrkit.export import FORMATS, export
+        from detrkit.export.command import export_run
 
-        run = Path(options.run)
-        beside = run / "model" if run.is_dir() else run.with_suffix("")
-        out = Path(options.out or f"{beside}{FORMATS[options.format].suffix}")
-        model = detrkit.load(run)
-        if out.exists() and out.samefile(run):
-            raise DetrkitError("that is the run itself", field="--out", value=str(out), hint="choose another --out")
-        written = export(
-            model,
-            out,
-            options.format,
-            photographs=some_photographs(options),
-            say=lambda line: sys.stderr.write(f"{line}\n"),
-        )
+        written = export_run(options)
         if options.json:
             show_json(asdict(written))
             return
@@ -350,17 +336,6 @@ def run_data(options: argparse.Namespace) -> Dataset:
     for finding in data.findings:
         sys.stderr.write(f"data: {finding}\n")
     return data
-
-
-def some_photographs(options: argparse.Namespace) -> Iterator[Image]:
-    """The first images of the data that a command names, else of the run's; says so where the run's cannot be read."""
-    try:
-        data = run_data(options)
-        yield from (data[index][0] for index in range(min(PHOTOGRAPHS, len(data))))
-    except DetrkitError as error:
-        if options.data or options.split:
-            raise
-        sys.stderr.write(f"no photographs to compare on: {error}\n")
 
 
 def split_of_run(train: TrainConfig, split: str) -> Dataset:
