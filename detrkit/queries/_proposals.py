@@ -63,9 +63,10 @@ class TwoStageQueries(ObjectQueries):
         """A square around every token's cell, and whether the token may propose: neither padding nor at the border."""
         centres = needed(cell_centres(memory), LEVELS, self)
         sides = [
-            SIDE * 2.0**level for level, (height, width) in enumerate(memory.shapes) for _ in range(height * width)
+            centres.new_full((height * width,), SIDE * 2.0**level)
+            for level, (height, width) in enumerate(memory.shapes)
         ]
-        side = centres.new_tensor(sides)[None, :, None].expand(centres.shape[0], -1, 2)
+        side = torch.cat(sides)[None, :, None].expand(centres.shape[0], -1, 2)
         boxes = torch.cat([centres, side], dim=-1)
         usable = ((boxes > NEAREST) & (boxes < 1 - NEAREST)).all(-1, keepdim=True)
         return boxes, usable if memory.padding is None else usable & ~memory.padding[..., None]
