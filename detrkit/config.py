@@ -216,8 +216,10 @@ class TrainConfig(_Config):
     - `no_decay`: ``"*norm,*bias"`` keeps the weight decay from the parameters of such names, as `lr_factors` has them.
     - `freeze`: ``"backbone,encoder.layers.0"`` stops the training of such parameters.
     - `ema_decay`: share of the averaged weights that a step keeps; these are then scored and become the best
-      checkpoint. 0: no average.
+      checkpoint, at the end of the run where nothing is scored. 0: no average.
     - `patience`: evaluations without a better AP after which a run ends; 0: it goes on.
+    - `multi_scale`: share by which the images of a step grow or shrink at most, all to one size (RT-DETR: 0.25).
+    - `plain_epochs`: last epochs in which images are flipped at most, without other `transforms` and `multi_scale`.
     - `amp`: ``bf16`` takes the products of the forward pass in bfloat16; losses and weights stay float32.
     - `on_bad_image`: ``skip`` leaves images out that cannot be read, and counts them.
     - `save_every` (epochs) and `save_minutes` (of training): when the run is saved to be resumed; 0: not by this.
@@ -245,6 +247,8 @@ class TrainConfig(_Config):
     ema_decay: Fraction = 0.0
     patience: NonNegative = 0
     transforms: Annotated[str, Role("transforms")] | None = "detr"
+    multi_scale: Fraction = 0.0
+    plain_epochs: NonNegative = 0
 
     seed: Seed = 42
     num_workers: Workers = 0
@@ -279,9 +283,12 @@ class TrainConfig(_Config):
             yield f"TrainConfig.epochs, steps: got {self.epochs} and {self.steps}; expected just one of them"
         if self.lr_drop is not None and self.schedule != "step":
             yield f"TrainConfig.lr_drop: no effect with schedule={self.schedule!r}; leave it out or use schedule=step"
-        for name in ("ema_decay", "patience"):
-            if getattr(self, name) and self.eval_every == 0:
-                yield f"TrainConfig.{name}: no effect with eval_every=0; leave it out, or evaluate"
+        if self.patience and self.eval_every == 0:
+            yield "TrainConfig.patience: no effect with eval_every=0; leave it out, or evaluate"
+        if self.plain_epochs and self.transforms in (None, "flip") and not self.multi_scale:
+            yield f"TrainConfig.plain_epochs: no effect with transforms={self.transforms} and multi_scale=0"
+        if self.plain_epochs and self.epochs is not None and self.plain_epochs >= self.epochs:
+            yield f"TrainConfig.plain_epochs: got {self.plain_epochs}; expected less than epochs={self.epochs}"
         yield from self._problems_of_patterns()
 
     def _problems_of_patterns(self) -> Iterator[str]:

@@ -355,6 +355,21 @@ def test_fields_and_budget_of_a_study_hold_for_every_preset():
 
 
 @pytest.mark.fast
+def test_a_preset_that_is_varied_may_have_fields_of_its_own(tmp_path):
+    path = tmp_path / "s.toml"
+    written = 'base = "detr_tiny"\nvary = ["preset=dab_detr_tiny,dn_detr_tiny"]\n[fields]\ndec_layers = 2\n'
+    path.write_text(written + "[preset_fields.dn_detr_tiny]\ndec_layers = 4\n")
+    variants = Study.of(Plan.read(path)).variations.variants
+    assert [variant.detector.dec_layers for variant in variants] == [2, 2, 4]
+    path.write_text(written + "[preset_fields.dn_tiny]\nsteps = 4\n")
+    with pytest.raises(ConfigError) as refused:
+        Study.of(Plan.read(path))
+    unused, length = refused.value.problems
+    assert unused == "preset_fields.dn_tiny: no effect, since the preset is not varied; did you mean 'dn_detr_tiny'?"
+    assert length == "preset_fields.dn_tiny.steps: all runs have one length"
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
 def test_ready_studies_can_be_run(path):
     written = tomllib.loads(path.read_text())

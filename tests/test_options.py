@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from detrkit.checkpoints import read, save_detector
+from detrkit.checkpoints import load, save_detector
 from detrkit.config import DetectorConfig, TrainConfig
 from detrkit.criterion import SetCriterion
 from detrkit.errors import ConfigError, DataError
@@ -233,10 +233,10 @@ def trained(trainer):
     return [name for name, p in trainer.model.named_parameters() if p.requires_grad]
 
 
-def best(trainer):
-    """Weights of the best checkpoint."""
+def result(trainer):
+    """Weights of what a run leaves, without an evaluation."""
     trainer.run_to_end()
-    return [tensor.tolist() for tensor in read(trainer.run.best)[0].values()]
+    return [tensor.tolist() for tensor in load(trainer.run.folder).state_dict().values()]
 
 
 def steps_without_progress(trainer):
@@ -331,9 +331,11 @@ TRAIN_TABLE = {
     "schedule": ("cosine", factors, {}),
     "lr_drop": (1, factors, {"epochs": 4}),
     "warmup_steps": (2, factors, {}),
-    "ema_decay": (0.5, best, {"eval_every": 2}),
+    "ema_decay": (0.5, result, {}),
     "patience": (1, steps_without_progress, {"eval_every": 1, "epochs": 5}),
     "transforms": ("flip(p=1.0)", first_window, {}),
+    "multi_scale": (0.25, first_window, {}),
+    "plain_epochs": (1, weights_after, {"transforms": "small"}),
     "seed": (7, weights_before, {}),
     "num_workers": (1, workers, {}),
     "device": ("meta", device, {}),

@@ -13,6 +13,7 @@ from detrkit.checkpoints import load, read
 from detrkit.errors import DetrkitError
 from detrkit.training import train
 from detrkit.training.data import TRANSFORMS
+from detrkit.training.ema import Average
 from detrkit.training.log import read_log
 from detrkit.training.loop import Trainer
 from detrkit.training.run import Stopped
@@ -150,6 +151,30 @@ def test_saves_by_time_and_by_epoch_do_not_change_the_run(tmp_path):
     for name, changes in (("often", {"save_minutes": 1e-9}), ("seldom", {"save_minutes": 0, "save_every": 0})):
         train(*small(ema_decay=0.5, **changes), tmp_path / name)
     assert_same_trace(tmp_path / "often", tmp_path / "seldom")
+
+
+def test_where_nothing_is_scored_the_averaged_weights_are_the_result(tmp_path):
+    """Also of a run that is killed before the last thing that it does."""
+    run = train(*small(ema_decay=0.9, eval_every=0), tmp_path)
+    average, found = read(run.last)[0], load(tmp_path).state_dict()
+    assert all(torch.equal(tensor, average[f"average.{name}"]) for name, tensor in found.items())
+    assert not torch.equal(found["class_embed.weight"], average["model.class_embed.weight"])
+    run.best.unlink()
+    train(*small(ema_decay=0.9, eval_every=0), tmp_path, resume=True)
+    assert all(torch.equal(tensor, found[name]) for name, tensor in read(run.best)[0].items())
+
+
+@pytest.mark.fast
+def test_statistics_of_norms_are_averaged_and_counts_are_not():
+    """By hand, with a decay that is the smaller one from the first step on."""
+    norm = torch.nn.BatchNorm1d(2)
+    average, expected = Average(norm, 0.15), torch.zeros(2)
+    for step, decay in ((1, 0.15), (2, 0.15)):
+        norm(torch.randn(9, 2) + 5)
+        average.update(step)
+        expected = decay * expected + (1 - decay) * norm.running_mean
+    torch.testing.assert_close(average.state["running_mean"], expected)
+    assert average.state["num_batches_tracked"] == 2
 
 
 def test_the_averaged_weights_are_scored_and_kept_and_the_own_ones_go_on(tmp_path):

@@ -22,7 +22,7 @@ from detrkit.registry import REGISTRY
 from detrkit.testing import laws_of
 from detrkit.testing.law import Maker
 from detrkit.training.data import Samples
-from detrkit.transforms._steps import Crop, Zoom, multi_scale, scaled
+from detrkit.transforms._steps import Crop, DropSmall, IoUCrop, Zoom, multi_scale, scaled
 
 pytestmark = pytest.mark.fast
 
@@ -31,6 +31,8 @@ VARIANTS = [
     ("flip", {"p": 1.0}),
     ("detr", {"crop": 1.0}),
     ("small", {"zoom": 1.0, "smallest": 0.2, "visible": 0.0}),
+    ("rt_detr", {"distort": 1.0, "zoom_out": 0.0, "crop": 1.0}),
+    ("rt_detr", {"zoom_out": 1.0}),
 ]
 
 
@@ -240,6 +242,64 @@ def test_zoom_shows_something():
     assert all(len(zoom(image, target, seed)[1]["labels"]) == 1 for seed in range(100))
 
 
+# --- the recipe of RT-DETR --------------------------------------------------------------------------------------------
+
+
+def in_pixels(image, *corners):
+    size = (image.height, image.width)
+    return BoundingBoxes(torch.tensor(corners, dtype=torch.float64), format="XYXY", canvas_size=size)
+
+
+def test_a_crop_keeps_the_objects_whose_centre_it_shows():
+    image, corners = noise(100, 120), [(0, 0, 60, 50), (60, 50, 120, 100), (0, 20, 120, 30)]
+    crop, boxes, kept = IoUCrop(), in_pixels(image, *corners), np.zeros(3)
+    torch.manual_seed(0)
+    for _ in range(200):
+        params = crop.make_params([image, boxes])
+        if not params:
+            continue
+        low = np.array([params["left"], params["top"]])
+        centres = np.reshape(corners, (3, 2, 2)).mean(axis=1) - low
+        seen = ((centres > 0) & (centres < [params["width"], params["height"]])).all(axis=1)
+        assert seen.any()
+        assert (crop.transform(boxes, params).sum(1) > 0).tolist() == seen.tolist()
+        kept += seen
+    assert kept.min() > 0
+    assert kept.max() < 200
+
+
+def test_objects_below_a_pixel_are_dropped():
+    image = noise(20, 20)
+    boxes = in_pixels(image, (0, 0, 1, 1), (3, 3, 3.9, 9), (3, 3, 9, 3.9), (3, 3, 9, 9))
+    left, found = DropSmall(1)(image, boxes)
+    assert left is image
+    assert (found[:, 2] > 0).tolist() == [True, False, False, True]
+    assert boxes[1].tolist() == [3, 3, 3.9, 9]
+
+
+def test_zooming_out_shows_the_whole_image_on_a_black_canvas():
+    """By areas: the canvas has up to 16 times the image's, evenly by side."""
+    image, target = Image.new("RGB", (64, 64), (200, 90, 10)), a_target((0, 0, 64, 64), size=(64, 64))
+    out, shares = transforms("rt_detr(distort=0, zoom_out=1, crop=0)", 64, 64), []
+    for seed in range(300):
+        found, changed = out(image, target, seed)
+        box = (cxcywh_to_xyxy(changed["boxes"][0]) * 64).tolist()
+        lit = Image.fromarray((np.asarray(found).sum(axis=2) > 150).astype(np.uint8)).getbbox()
+        assert lit == pytest.approx(box, abs=1)
+        shares.append(64 / (box[2] - box[0]))
+    assert 1 <= min(shares) < 1.05
+    assert 3.9 < max(shares) <= 4.1
+    assert np.mean(shares) == pytest.approx(2.5, abs=0.15)
+
+
+def test_a_large_photograph_is_shrunk_before_its_canvas_grows():
+    """Zoomed out in its own size, 3000 x 4000 pixels could take half a gigabyte."""
+    pipeline = transforms("rt_detr(zoom_out=1)", 64, 64).pipeline.transforms
+    image = pipeline[0](noise(300, 400))
+    assert image.size == (128, 96)
+    assert pipeline[0](image).tobytes() == image.tobytes()
+
+
 # --- in training ------------------------------------------------------------------------------------------------------
 
 
@@ -278,11 +338,10 @@ def test_training_tells_the_sides_of_its_detector():
 
 
 def test_transforms_of_the_published_presets_are_the_official_ones():
-    """But for RT-DETR, whose own are not built yet."""
     assert TrainConfig().transforms == "detr"
     published = [name for name in presets() if name not in TWINS]
     assert {name: training_recipe(name).transforms for name in published} == {
-        name: "small" if name.startswith("rt_detr") else "detr" for name in published
+        name: "rt_detr" if name.startswith("rt_detr") else "detr" for name in published
     }
     assert all(training_recipe(name).transforms is None for name in TWINS)
 

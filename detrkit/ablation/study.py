@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self, get_type_hints
 
 from detrkit import fields
-from detrkit.ablation.variations import Configs, Variations
+from detrkit.ablation.variations import PRESET, Configs, Variations, split_values
 from detrkit.config import TrainConfig
 from detrkit.config import difference as differing
 from detrkit.errors import ConfigError, DetrkitError, nearest
@@ -69,6 +69,7 @@ class Plan:
         question, hypothesis, result: for people; what was found is written when the runs have ended.
         base: a preset.
         fields: what is changed of it in all runs, by field.
+        preset_fields: what is changed beside of a preset that is varied, by its name.
         vary: ``FIELD=VALUE,VALUE,...`` each, see `detrkit.ablation.variations`.
         grid: every combination, instead of one change at a time.
         seeds: runs of each variant.
@@ -82,6 +83,7 @@ class Plan:
     result: str | None = None
     base: str | None = None
     fields: dict[str, Any] = field(default_factory=dict)
+    preset_fields: dict[str, dict[str, Any]] = field(default_factory=dict)
     vary: tuple[str, ...] = ()
     grid: bool = False
     seeds: Positive = 3
@@ -108,7 +110,7 @@ class Plan:
         known = {item.name for item in dataclasses.fields(self)}
         found = [f"{place}: unknown word {name!r}; {nearest(name, known)}" for name in changes if name not in known]
         given = {name: _frozen(value) for name, value in changes.items() if name in known}
-        annotations = {**get_type_hints(type(self), include_extras=True), "fields": dict}
+        annotations = {**get_type_hints(type(self), include_extras=True), "fields": dict, "preset_fields": dict}
         found += fields.problems(given, annotations, place)
         if found:
             raise ConfigError(found)
@@ -159,7 +161,7 @@ class Study:
             raise ConfigError(["eval_every: got 0; a study compares scores, so that its runs must be evaluated"])
 
         def of_preset(name: str) -> Configs:
-            detector, train = from_pairs(name, plan.fields)
+            detector, train = from_pairs(name, {**plan.fields, **plan.preset_fields.get(name, {})})
             return detector, budget.apply(train)
 
         variations = Variations.of(detector, train, plan.vary, grid=plan.grid, of_preset=of_preset)
@@ -172,7 +174,8 @@ def _problems(plan: Plan) -> list[str]:
         found.append(f"name a preset as the base; {nearest('', presets())}")
     if not plan.vary:
         found.append("--vary: give at least one, for example --vary encoder_attention=sdpa,matrix")
-    if "num_classes" in plan.fields:
+    given = {*plan.fields, *(name for own in plan.preset_fields.values() for name in own)}
+    if "num_classes" in given:
         found.append("num_classes: the data tells it; leave it out")
     if plan.metric not in METRICS:
         found.append(f"--metric: got {plan.metric!r}; {nearest(plan.metric, METRICS)}")
@@ -181,8 +184,18 @@ def _problems(plan: Plan) -> list[str]:
         if name in varied:
             found.append(f"{name} cannot be varied: all runs of a study have one budget; say it with --budget")
     if plan.budget and not Budget.parse(plan.budget).seconds:
-        found += [f"{name}: --budget says how long; leave it out" for name in LENGTHS if name in plan.fields]
-    return found
+        found += [f"{name}: --budget says how long; leave it out" for name in LENGTHS if name in given]
+    return [*found, *_problems_of_preset_fields(plan)]
+
+
+def _problems_of_preset_fields(plan: Plan) -> Iterator[str]:
+    """Fields of presets that are not varied, and lengths, which all runs have in common."""
+    values = (text.partition("=") for text in plan.vary)
+    varied = [preset for path, _, value in values if path.strip() == PRESET for preset in split_values(value)]
+    for preset, own in plan.preset_fields.items():
+        if preset not in varied:
+            yield f"preset_fields.{preset}: no effect, since the preset is not varied; {nearest(preset, varied)}"
+        yield from (f"preset_fields.{preset}.{name}: all runs have one length" for name in LENGTHS if name in own)
 
 
 def _own_budget(train: TrainConfig) -> Budget:

@@ -7,14 +7,16 @@ from detrkit.presets.dino import dino_4scale_r50 as _dino_r50
 from detrkit.presets.dino import dino_tiny as _dino_tiny
 
 _RECIPE = {
-    "transforms": "small",
+    "transforms": "rt_detr",
+    "multi_scale": 0.25,
     "epochs": 72,
     "lr_drop": 72,
     "batch_size": 16,
     "ema_decay": 0.9999,
     "no_decay": "*norm,*bias",
 }
-_RECIPE_V2 = {**_RECIPE, "no_decay": "*norm", "warmup_steps": 2000, "amp": "bf16"}
+_RECIPE_V2 = {**_RECIPE, "no_decay": "*norm", "warmup_steps": 2000, "amp": "bf16", "plain_epochs": 1}
+_RECIPE_V2_R18 = {"epochs": 120, "lr_drop": 120, "lr_backbone": 1e-4, "multi_scale": 0.0, "plain_epochs": 3}
 
 
 def _rt_detr(base: DetectorConfig) -> DetectorConfig:
@@ -73,7 +75,7 @@ def rt_detr_v2_r50() -> DetectorConfig:
     return rt_detr_r50()
 
 
-@recipe(**{**_RECIPE_V2, "epochs": 120, "lr_drop": 120, "lr_backbone": 1e-4})
+@recipe(**{**_RECIPE_V2, **_RECIPE_V2_R18})
 def rt_detr_v2_r18() -> DetectorConfig:
     """RT-DETRv2 with a ResNet-18-D (table 2): 48.1 AP on COCO val2017 after 120 epochs, 20 M parameters."""
     return rt_detr_r18()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import traceback
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, count, islice
 from threading import Thread
@@ -24,7 +24,9 @@ from detrkit.errors import DataError, DetrkitError
 from detrkit.preprocessing import PaddedImages, normalize, pad, prepared
 from detrkit.progress import watched
 from detrkit.registry import REGISTRY
+from detrkit.specs import Spec
 from detrkit.training.distributed import Processes
+from detrkit.training.multi_scale import rescaled, scale_of
 from detrkit.transforms import Transforms
 
 Key = tuple[int, int]
@@ -64,13 +66,22 @@ class Samples(TorchDataset[Any]):
     """A data set as the model sees it in training: item (epoch, index), augmented, resized, normalised.
 
     Without `transforms`, images are resized as in evaluation, and targets are those of the data set.
+
+    Args:
+        data: what is read.
+        detector: which sees it.
+        train: how it is trained.
+        plain: epochs in which images are flipped at most.
     """
 
-    def __init__(self, data: Dataset, detector: DetectorConfig, train: TrainConfig) -> None:
-        self.data, self.detector, self.train = data, detector, train
-        self.transforms: Transforms | None = None
-        if train.transforms is not None:
-            self.transforms = REGISTRY.make("transforms", train.transforms, **detector.dimensions())
+    def __init__(
+        self, data: Dataset, detector: DetectorConfig, train: TrainConfig, plain: Container[int] = range(0)
+    ) -> None:
+        self.data, self.detector, self.train, self.plain = data, detector, train, plain
+        self.usual, self.mild = (
+            None if spec is None else REGISTRY.make("transforms", spec, **detector.dimensions())
+            for spec in (train.transforms, mild_form(train.transforms))
+        )
 
     def __len__(self) -> int:
         return len(self.data)
@@ -87,11 +98,20 @@ class Samples(TorchDataset[Any]):
         """Image [3, H, W] and target of an index in an epoch."""
         self.data.epoch = epoch
         image, target = self.data[index]
-        if self.transforms is None:
+        transforms: Transforms | None = self.mild if epoch in self.plain else self.usual
+        if transforms is None:
             return prepared(image, self.detector), target
         seed = np.random.SeedSequence((TRANSFORMS, self.train.seed, epoch, index)).generate_state(1)
-        image, target = self.transforms(image, target, int(seed[0]))
+        image, target = transforms(image, target, int(seed[0]))
         return normalize(image, self.detector.normalize), target
+
+
+def mild_form(transforms: str | None) -> str | None:
+    """What plain epochs leave of transforms: their flip, as likely as it was."""
+    if transforms is None:
+        return None
+    settings = Spec.parse(transforms).settings
+    return str(Spec("flip", {"p": settings.get("flip", settings.get("p", 0.5))}))
 
 
 class Windows(Sampler[list[Key]]):
@@ -113,6 +133,17 @@ class Windows(Sampler[list[Key]]):
     def per_epoch(self) -> int:
         """Optimizer steps an epoch."""
         return -(-self.size // self.window)
+
+    @property
+    def total(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.train.steps or (self.train.epochs or 0) * self.per_epoch
+
+    @property
+    def plain(self) -> range:
+        """The last epochs, in which images are flipped at most and keep their size."""
+        epochs = -(-self.total // self.per_epoch)
+        return range(max(0, epochs - self.train.plain_epochs), epochs)
 
     def __iter__(self) -> Iterator[list[Key]]:
         return chain.from_iterable(self.shares())
@@ -159,7 +190,7 @@ class WindowStream:
             raise DataError("the training set is empty", field="data", value=str(train.data))
         self.windows = Windows(len(data), train, processes, start_step)
         self.loader: DataLoader[Any] = DataLoader(
-            Samples(data, detector, train),
+            Samples(data, detector, train, self.windows.plain),
             batch_sampler=self.windows,
             collate_fn=collate,
             num_workers=train.num_workers,
@@ -169,8 +200,14 @@ class WindowStream:
 
     def __iter__(self) -> Generator[list[Batch], None, None]:
         batches = iter(self.loader)
-        for share in self.windows.shares():
-            yield list(islice(batches, len(share)))
+        for step, share in enumerate(self.windows.shares(), self.windows.start):
+            scale = self.scale(step)
+            yield [batch._replace(inputs=rescaled(batch.inputs, scale)) for batch in islice(batches, len(share))]
+
+    def scale(self, step: int) -> float:
+        """Factor of the sides of all images of a step."""
+        windows = self.windows
+        return 1.0 if step // windows.per_epoch in windows.plain else scale_of(step, windows.train)
 
 
 def obey_the_trainer_alone(_: int) -> None:

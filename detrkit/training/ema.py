@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Average:
-    """Averaged weights of a model; buffers, which are no weights, are those of the last step.
+    """Averaged weights and norm statistics of a model; buffers of whole numbers are those of the last step.
 
     Early on the average is short: after n steps the decay is at most (1 + n) / (10 + n), so that the random weights
     from which a run starts are soon forgotten.
@@ -26,11 +26,10 @@ class Average:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """Take in the model's weights after so many steps."""
+        """Take in the model's weights and buffers after so many steps."""
         decay = min(self.decay, (1 + steps) / (10 + steps))
-        weights = {name for name, _ in self.model.named_parameters()}
         for name, tensor in self.model.state_dict().items():
-            if name in weights:
+            if tensor.is_floating_point():
                 self.state[name].lerp_(tensor, 1 - decay)
             else:
                 self.state[name].copy_(tensor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -101,7 +101,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, train)
         self.stream = WindowStream(self.data, detector, train, processes=processes)
         self.per_epoch = self.stream.windows.per_epoch
-        self.total = train.steps or (train.epochs or 0) * self.per_epoch
+        self.total = self.stream.windows.total
         self.run.progress.window = self.stream.windows.window
         self.logs: list[Log] = []
         self.restore() if resume else self.begin()
@@ -165,6 +165,8 @@ class Trainer:
                 progress.seconds += time.perf_counter() - started
                 bar.advance(note=said)
                 self.after_step()
+        if self.average is not None and progress.best_ap < 0:  # without a score, the average is the run's result
+            self.processes.of_first(self.save_best)
         return self.run
 
     @property
@@ -312,11 +314,20 @@ class Trainer:
 
     def scores(self, data: Dataset) -> dict[str, float]:
         """Score the averaged weights, or the model's own; save them if no others were better."""
-        with self.average.in_place() if self.average is not None else nullcontext():
+        with self.averaged():
             numbers, _ = evaluate(self.model, data, batch_size=max(8, self.run.train.batch_size))
-            if numbers["AP"] > self.run.progress.best_ap:
-                save_detector(self.model, self.run.best)
+        if numbers["AP"] > self.run.progress.best_ap:
+            self.save_best()
         return numbers
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """While this lasts, the model has the averaged weights, where there are any."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    def save_best(self) -> None:
+        """Write the averaged detector, or the model's own, as the run's result."""
+        with self.averaged():
+            save_detector(self.model, self.run.best)
 
     def save(self) -> None:
         """Write the checkpoint to resume from."""

@@ -77,7 +77,7 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The detector with the highest AP on the validation split."""
+        """The detector with the highest AP on the validation split, or, where nothing is scored, the averaged one."""
         return self.folder / "best.safetensors"
 
     def save_config(self, findings: Sequence[str], loaded: LoadReport | None) -> None:

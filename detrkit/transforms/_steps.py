@@ -51,6 +51,27 @@ class Resize(v2.Transform):
         return F.resize(inpt, list(params["size"]))
 
 
+class Shrink(v2.Transform):
+    """Resize an image with too long a side.
+
+    Args:
+        long_side: greatest length in pixels.
+    """
+
+    def __init__(self, long_side: int) -> None:
+        super().__init__()
+        self.long_side = long_side
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """The size (height, width) in which it fits."""
+        height, width = v2.query_size(flat_inputs)
+        return {"size": resized_size(height, width, min(height, width), self.long_side)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """The image, or its boxes, in that size."""
+        return F.resize(inpt, list(params["size"]))
+
+
 class Crop(v2.Transform):
     """A crop whose sides are drawn one by one from a range, at any place in the image.
 
@@ -104,6 +125,35 @@ class Zoom(v2.Transform):
         output = F.crop(inpt, **params["window"])
         if isinstance(output, BoundingBoxes):
             output[~params["kept"]] = 0
+        return output
+
+
+class IoUCrop(v2.RandomIoUCrop):
+    """The crop of SSD (section 2.2), which leaves images without objects, or too small to be cut, as they are."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw a window that overlaps an object as much as was drawn; v2 would divide by a side of 0 pixels."""
+        least = self.min_scale * min(v2.query_size(flat_inputs))
+        return super().make_params(flat_inputs) if least >= 1 and len(v2.get_bounding_boxes(flat_inputs)) else {}
+
+
+class DropSmall(v2.Transform):
+    """Drop objects with a side below a length (v2's `SanitizeBoundingBoxes` changes the number of boxes).
+
+    Args:
+        smallest: that length in pixels.
+    """
+
+    def __init__(self, smallest: float) -> None:
+        super().__init__()
+        self.smallest = smallest
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """The image as it is; boxes without extent where an object is too small."""
+        if not isinstance(inpt, BoundingBoxes):
+            return inpt
+        output = inpt.clone()
+        output[((output[:, 2:] - output[:, :2]) < self.smallest).any(dim=1)] = 0
         return output
 
 
