@@ -140,7 +140,7 @@ class PlainTransformer(Backbone):
         height, width = (size // self.windows for size in cells.shape[1:3])
         if self.swapped:
             height, width = width, height
-        tiles = cells.reshape(len(cells), self.windows, height, self.windows, width, -1)
+        tiles = cells.reshape(cells.shape[0], self.windows, height, self.windows, width, -1)
         return tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def joined(self, tokens: Float[Tensor, "B _ T C"], height: int, width: int) -> Float[Tensor, "B H W C"]:

@@ -88,8 +88,8 @@ def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: b
     """A stable sort in ONNX, whose TopK ranks equal numbers by their place; PyTorch's exporter has none."""
     from onnxscript import opset18
 
-    length = opset18.Gather(opset18.Shape(x), opset18.Constant(value_ints=[dim]))
-    return opset18.TopK(x, length, axis=dim, largest=int(descending))
+    op: Any = opset18
+    return op.TopK(x, op.Gather(op.Shape(x), op.Constant(value_ints=[dim])), axis=dim, largest=int(descending))
 
 
 @contextmanager
