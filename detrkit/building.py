@@ -9,6 +9,9 @@ from torch import nn
 from detrkit.backbones import Backbone
 from detrkit.config import DetectorConfig
 from detrkit.encoders import Encoder
+from detrkit.errors import ConfigError
+from detrkit.fields import roles_of
+from detrkit.fitting import part_of
 from detrkit.queries import ObjectQueries
 from detrkit.queries._groups import GroupedQueries
 from detrkit.registry import REGISTRY
@@ -42,8 +45,25 @@ class Parts:
         self.dimensions["box_coder"] = self.make("box_coders", config.box_coder)
 
     def make(self, role: str, spec: str | None, **told: Any) -> Any:
-        """A component, told these dimensions beside the model's; None where the configuration leaves the part out."""
-        return None if spec is None else REGISTRY.make(role, spec, **{**self.dimensions, **told})
+        """A component, told these dimensions beside the model's; None where the configuration leaves the part out.
+
+        Raises:
+            ConfigError: it cannot be with what backbone and neck tell; a line names all three.
+        """
+        if spec is None:
+            return None
+        dimensions = {**self.dimensions, **told}
+        try:
+            return REGISTRY.make(role, spec, **dimensions)
+        except ConfigError:
+            tellers = " and ".join(part_of(self.config, field).name for field in ("backbone", "neck"))
+            lines = REGISTRY.problems(role, spec, dimensions, self.field_of(role, spec))
+            raise ConfigError(f"{line}; levels are those of {tellers}" for line in lines) from None
+
+    def field_of(self, role: str, spec: str) -> str:
+        """Where the configuration names this part."""
+        fields = self.config.annotations().items()
+        return next(name for name, kind in fields if role in roles_of(kind) and getattr(self.config, name) == spec)
 
     def attention(self, spec: str | None, layer: int, **told: Any) -> Any:
         """A dense attention or another reading, for a layer."""

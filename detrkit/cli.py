@@ -137,14 +137,7 @@ def make_parser() -> Parser:
     evaluation.add_argument("--evaluator", default="hotcoco", metavar="SPEC", help="for example voc (default hotcoco)")
     evaluation.add_argument("--json", action="store_true", help="print JSON")
 
-    predict = command("predict", "Detect in images; writes pictures with boxes and attention overlays.")
-    add_run(predict)
-    add_speed(predict)
-    predict.add_argument("images", nargs="*", metavar="IMAGE", help="images or folders; by default those of the split")
-    predict.add_argument("--out", metavar="DIR", help="folder for the pictures; by default predictions/ in the run's")
-    predict.add_argument("--threshold", type=float, default=0.5, help="least score, 0 to 1 (default 0.5)")
-    predict.add_argument("--limit", type=at_least(1), metavar="N", help="at most this many images")
-    predict.add_argument("--json", action="store_true", help="print JSON")
+    add_stream(command("predict", "Detect in images, folders and videos; writes COCO results and drawn images."))
 
     explain = command("explain", "Write a page to explore what a run looks at, box by box and pixel by pixel.")
     add_run(explain)
@@ -198,6 +191,29 @@ def add_tables(parser: Parser) -> None:
     parser.add_argument("--clock", choices=("wall", "processor"), help="processor: for a busy machine")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
     parser.add_argument("--json", metavar="DIR", help="folder for the results")
+
+
+def add_stream(parser: Parser) -> None:
+    """Arguments of a prediction."""
+    add_run(parser)
+    add_speed(parser)
+    words = "images, videos, and folders of them; by default the images of the split"
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help=words)
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for results and pictures; by default predictions/ in the run's"
+    )
+    parser.add_argument("--threshold", type=float, default=0.5, help="least score, 0 to 1 (default 0.5)")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="at most this many images")
+    parser.add_argument(
+        "--every", type=at_least(1), default=1, metavar="N", help="of videos and animations, each Nth frame (default 1)"
+    )
+    parser.add_argument(
+        "--draw",
+        choices=("none", "boxes", "attention"),
+        help="pictures to write; attention also shows where each detection looked, and is slow (default boxes; "
+        "attention where there are at most 20 images)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_study(parser: Parser) -> None:

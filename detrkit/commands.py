@@ -7,17 +7,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import detrkit
-from detrkit.errors import ConfigError, DataError, DetrkitError, nearest
+from detrkit.errors import ConfigError, DetrkitError, nearest
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from detrkit.checks import Outcome
     from detrkit.config import DetectorConfig, TrainConfig
     from detrkit.datasets import Dataset
@@ -117,21 +114,10 @@ class Commands:
 
     @staticmethod
     def predict(options: argparse.Namespace) -> None:
-        """Detections on stdout, pictures in a folder."""
-        from detrkit.explanation.pictures import predict_to_folder
+        """Detections on stdout; results and pictures in a folder."""
+        from detrkit.streaming.command import predict
 
-        if options.images and (options.data or options.split):
-            raise DetrkitError("give either images, or --data and --split", field="images")
-        model, folder = fast(options), Path(options.run)
-        out = Path(options.out) if options.out else (folder if folder.is_dir() else folder.parent) / "predictions"
-        images = islice(named_images(options), options.limit)
-        found = predict_to_folder(model, images, out, threshold=options.threshold, batch_size=options.batch_size)
-        if options.json:
-            show_json(found)
-        else:
-            for name, detections in found.items():
-                print(f"{name}: " + (", ".join(f"{d['name']} {d['score']:.2f}" for d in detections) or "nothing"))
-        sys.stderr.write(f"pictures: {out}\n")
+        predict(options)
 
     @staticmethod
     def explain(options: argparse.Namespace) -> None:
@@ -357,26 +343,6 @@ def load_run(options: argparse.Namespace) -> Detector:
 def fast(options: argparse.Namespace) -> Detector:
     """The same, made for looking as the command says."""
     return load_run(options).for_inference(fold=options.fold, amp=options.amp, compile=options.compile)
-
-
-def named_images(options: argparse.Namespace) -> Iterator[tuple[str, Image]]:
-    """Name and image of each file that a command names, else of each item of its data; opened one by one."""
-    from detrkit.images import image_paths, read_image
-
-    named = set(map(Path, options.images))
-    for path in image_paths(options.images):
-        try:
-            yield path.stem, read_image(path)
-        except DataError as error:
-            if path in named:  # a file that the user named must be readable; one of a folder is left out
-                raise
-            sys.stderr.write(f"detrkit: {error}; left out\n")
-    if options.images:
-        return
-    data = run_data(options)
-    for index in range(len(data)):
-        image, target = data[index]
-        yield str(target["image_id"]), image
 
 
 def free_folder(parent: Path, name: str) -> Path:

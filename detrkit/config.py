@@ -187,7 +187,8 @@ class DetectorConfig(_Config):
         if self.position_at != "attention" and self.positional is None:
             yield f"DetectorConfig.position_at: no effect with positional=None; got {self.position_at!r}"
         if self.scale_positions and (self.positional is None or self.position_at == "input" or not self.enc_layers):
-            yield "DetectorConfig.scale_positions: no effect without an encoder that adds positions in every attention"
+            why = f"positional={self.positional}, position_at={self.position_at}, enc_layers={self.enc_layers}"
+            yield f"DetectorConfig.scale_positions: no effect with {why}; no encoder adds positions in every attention"
         if self.refinement != "none" and self.dec_layers == 1:
             yield f"DetectorConfig.refinement: no effect with dec_layers=1; got {self.refinement!r}"
         if not (self.share_heads or self.aux_loss or self.dec_layers == 1):

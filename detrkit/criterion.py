@@ -44,6 +44,10 @@ class Normalizer(NamedTuple):
             return NotImplemented
         return Normalizer(self.num_boxes + other.num_boxes, self.class_weight + other.class_weight)
 
+    def times(self, groups: int) -> Normalizer:
+        """Of so many groups of queries, each charged with every object."""
+        return Normalizer(self.num_boxes * groups, self.class_weight * groups)
+
 
 @dataclass
 class Losses:
@@ -155,7 +159,8 @@ def image_of_each(truth: Sequence[Truth], device: torch.device) -> Int64[Tensor,
 class SetCriterion:
     """Losses of a detector's outputs against the truth, all decoder layers at once.
 
-    Groups of queries are charged each on its own, and their losses averaged (Group DETR, section 3.2).
+    Groups of queries are charged each on its own, and their losses averaged (Group DETR, section 3.2); in a batch
+    without objects those of sigmoid classes are summed, as the official code of LW-DETR does.
 
     A batch with more objects than queries leaves the surplus unmatched; `num_boxes` still counts every object, as the
     official code does.
@@ -206,7 +211,7 @@ class SetCriterion:
         normalizer = normalizer or self.normalizer(targets, logits.shape[2])
         pairs = Pairs.of(self.matching(logits, boxes, truth), truth, logits.device)
         suffixes = [f"_{layer}" for layer in range(len(outputs.logits) - 1)] + [""]
-        losses = self._weighted(self._terms(logits, boxes, pairs, normalizer), suffixes)
+        losses = self._weighted(self._terms(logits, boxes, pairs, normalizer.times(outputs.groups)), suffixes)
         with torch.no_grad():
             losses.metrics = self._metrics(logits, truth, pairs, suffixes)
         if outputs.proposals is not None:
@@ -216,8 +221,8 @@ class SetCriterion:
         return losses
 
     def _weighted(self, by_layer: dict[str, Tensor], suffixes: Sequence[str]) -> Losses:
-        """Terms by name, those of a layer the mean of its groups, and their weighted sum."""
-        by_layer = {name: values.view(len(suffixes), -1).mean(1) for name, values in by_layer.items()}
+        """Terms by name, those of a layer the sum over its groups, and their weighted sum."""
+        by_layer = {name: values.view(len(suffixes), -1).sum(1) for name, values in by_layer.items()}
         total = torch.stack([getattr(self.weights, name) * values.sum() for name, values in by_layer.items()]).sum()
         terms = {
             f"loss_{name}{s}": v for name, values in by_layer.items() for s, v in zip(suffixes, values, strict=True)
@@ -233,7 +238,7 @@ class SetCriterion:
         pair = (proposals.logits, proposals.boxes)
         logits, boxes = (group_by_group(_at_least_float(x[None]), groups) for x in pair)
         pairs = Pairs.of(self.matching(logits, boxes, truth), truth, logits.device)
-        return self._weighted(self._terms(logits, boxes, pairs, normalizer), ["_enc"])
+        return self._weighted(self._terms(logits, boxes, pairs, normalizer.times(groups)), ["_enc"])
 
     def _charge_restored(self, restored: Restored, truth: Sequence[Truth], normalizer: Normalizer) -> Losses:
         """Losses of denoising queries, each against the object that it was made of, divided by the number of groups.
@@ -244,7 +249,7 @@ class SetCriterion:
         logits, boxes = (_at_least_float(x) for x in (restored.logits, restored.boxes))
         pairs = Pairs.of_noised(noised.objects.flatten(1), truth, logits.shape[0])
         groups = noised.empty.shape[1]
-        shared = Normalizer(max(normalizer.num_boxes, 1.0) * groups, max(normalizer.class_weight, 1.0) * groups)
+        shared = Normalizer(max(normalizer.num_boxes, 1.0), max(normalizer.class_weight, 1.0)).times(groups)
         suffixes = [f"_dn_{layer}" for layer in range(logits.shape[0] - 1)] + ["_dn"]
         return self._weighted(self._terms(logits, boxes, pairs, shared), suffixes)
 

@@ -7,7 +7,7 @@ What is not plain RGB is brought there by fixed rules:
 - deep grey (16-bit PNG, ``I;16``, ``I``, 12- to 32-bit TIFF): scaled by the bit depth, never saturated; 32-bit
   integers count as 16-bit where all values fit, which is what mode ``I`` usually carries;
 - floats: the smallest full scale of 1, 255 and 65535 that holds the largest value;
-- the first frame of an animation; colour profiles are not applied.
+- `read_image` gives the first frame of an animation, `read_frames` all; colour profiles are not applied.
 
 Pillow's global settings are neither used nor changed.
 """
@@ -15,7 +15,7 @@ Pillow's global settings are neither used nor changed.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os import SEEK_CUR
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detrkit.errors import DataError, DetrkitError
+from detrkit.errors import DataError
 
 # Decoded as RGB, 256 MiB: where Pillow, too, begins to warn.
 MAX_PIXELS = 2**28 // 3
@@ -34,7 +34,10 @@ MAX_PIXELS = 2**28 // 3
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2")
 
+ANIMATED = ("GIF", "PNG", "WEBP", "TIFF")  # of other formats, further frames are previews or depth maps
+
 _ORIENTATION = 0x0112
+_TIFF_KIND, _TIFF_PREVIEW_OR_MASK = 254, 0b101
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_SAMPLE_FORMAT = 256, 257, 258, 339
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,6 +70,58 @@ def read_image(path: str | Path) -> Image.Image:
     """
     with _opened(path) as image:
         return _to_rgb(image, path)
+
+
+class Picture(NamedTuple):
+    """One picture of a file that may hold many.
+
+    Attributes:
+        image: RGB.
+        number: its place in the file, from 0.
+        total: pictures of the file, as it tells; None where it does not.
+        time: seconds from the beginning; None for pages, and where the file does not tell.
+    """
+
+    image: Image.Image
+    number: int = 0
+    total: int | None = 1
+    time: float | None = None
+
+
+def read_frames(path: str | Path, every: int = 1) -> Iterator[Picture]:
+    """All pictures of an image file, one by one: frames of an animation as they are shown, pages of a TIFF.
+
+    Args:
+        path: the file; of formats that hold a single picture, it is that of `read_image`.
+        every: give only each so-manyth, beginning with the first.
+
+    Raises:
+        DataError: as `read_image`; in the middle, where a frame is damaged.
+    """
+    with _opened(path) as image:
+        places, elapsed = _places(image), 0.0
+        for number, place in enumerate(places):
+            if place:
+                image.seek(place)
+            image.load()  # also those that are left out: they lie below the next, and tell how long they are shown
+            timed = len(places) > 1 and image.format != "TIFF"
+            if number % every == 0:
+                yield Picture(_to_rgb(image, path), number, len(places), round(elapsed, 6) if timed else None)
+            elapsed += image.info.get("duration", 0) / 1000
+
+
+def _places(image: Image.Image) -> list[int]:
+    """Which frames of an open file are pictures by themselves."""
+    places = range(getattr(image, "n_frames", 1) if image.format in ANIMATED else 1)
+    if len(places) == 1 or image.format != "TIFF":
+        return list(places)
+    own = []
+    for place in places:
+        image.seek(place)
+        if not image.tag_v2.get(_TIFF_KIND, 0) & _TIFF_PREVIEW_OR_MASK:  # type: ignore[attr-defined]
+            own.append(place)
+    image.seek(0)
+    return own or [0]
 
 
 class Header(NamedTuple):
@@ -241,16 +296,3 @@ def _metadata_follow_pixels(file: IO[bytes]) -> bool:
         file.seek(size + 4, SEEK_CUR)
     file.seek(before)
     return b"IDAT" in kinds and any(kind in _METADATA for kind in kinds[kinds.index(b"IDAT") :])
-
-
-def image_paths(names: Sequence[str]) -> list[Path]:
-    """Image files, those in folders included."""
-    paths: list[Path] = []
-    for path in map(Path, names):
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        if not inside:
-            raise DetrkitError("the folder holds no images", path=path, expected=", ".join(sorted(SUFFIXES)))
-        paths += inside
-    return paths

@@ -16,6 +16,7 @@ from detrkit.config import DetectorConfig
 from detrkit.denoising import Denoising, Noised
 from detrkit.encoders import Encoder
 from detrkit.errors import ConfigError
+from detrkit.fitting import LABELS
 from detrkit.heads import head_of, heads, start, told, unrounded
 from detrkit.inputs import check_images, mask_at, valid_share
 from detrkit.labels import LabelSpace
@@ -31,7 +32,7 @@ from detrkit.targets import check_targets
 from detrkit.transformer import Decoder, Memory, Queries, with_position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from detrkit.checkpoints.report import LoadReport
@@ -120,7 +121,7 @@ class Detector(nn.Module):
 
     def with_every_gradient(self, queries: Queries) -> Queries:
         """The same queries; in training without noised ones, what embeds those still gets a gradient, of zero."""
-        if self.denoising is None or not self.training:
+        if not (self.training and LABELS in self.queries.gives):
             return queries
         label = torch.zeros(1, dtype=torch.int64, device=queries.content.device)
         return queries._replace(content=queries.content + 0 * self.queries.embed(label).sum())
@@ -173,13 +174,16 @@ class Detector(nn.Module):
     def positions_of(
         self, images: Tensor, shapes: Sequence[tuple[int, int]], paddings: Sequence[Tensor] | None
     ) -> Tensor | None:
-        """Codes of all cells [B, N, D], those of a level told apart by the neck."""
-        if self.positional is None:
+        """Codes of all cells [B, N, D], those of a level told apart by the neck; without positions, by this alone."""
+        if self.positional is None and self.neck.level_embed is None:
             return None
         codes = []
         for level, (height, width) in enumerate(shapes):
-            nowhere = images.new_zeros((images.shape[0], height, width), dtype=torch.bool)
-            code = self.positional(nowhere if paddings is None else paddings[level]).flatten(2).transpose(1, 2)
+            if self.positional is None:
+                code = images.new_zeros((images.shape[0], height * width, self.config.d_model))
+            else:
+                nowhere = images.new_zeros((images.shape[0], height, width), dtype=torch.bool)
+                code = self.positional(nowhere if paddings is None else paddings[level]).flatten(2).transpose(1, 2)
             codes.append(code if self.neck.level_embed is None else code + self.neck.level_embed[level])
         return torch.cat(codes, dim=1)
 
@@ -210,7 +214,8 @@ class Detector(nn.Module):
             images: what to look at, read a batch at a time; grey, RGB or RGBA (not BGR). Each is resized, normalised
                 and padded as in training.
             threshold: least score of a detection, in [0, 1].
-            batch_size: images at a time.
+            batch_size: most images at a time. Those of a batch come to one size, so that none is padded: what is found
+                in an image does not depend on the others.
             progress: show a progress bar on stderr; None: where that is no terminal, a line every half minute instead,
                 and nothing for a single batch.
 
@@ -224,6 +229,24 @@ class Detector(nn.Module):
         from detrkit.prediction import predict
 
         return predict(self, images, threshold=threshold, batch_size=batch_size, progress=progress)
+
+    def stream(self, images: Iterable[Any], *, threshold: float = 0.5, batch_size: int = 8) -> Iterator[Detections]:
+        """Detect in images without end, in their order, the same as `predict` finds.
+
+        No more than six batches are in memory. Images are read by a thread of its own while the net works on others.
+        Frames of videos: ``model.stream(frame.image for frame in detrkit.streaming.Files(["clip.mp4"]))``.
+
+        Args:
+            images: what `predict` takes; an iterator is read some batches ahead.
+            threshold: least score of a detection, in [0, 1].
+            batch_size: most images at a time.
+
+        Raises:
+            DetrkitError: an option out of range, at once; what `predict` raises, when its turn comes.
+        """
+        from detrkit.prediction import stream
+
+        return stream(self, images, threshold=threshold, batch_size=batch_size)
 
     def for_inference(
         self, *, fold: bool = True, amp: Literal["none", "bf16"] = "none", compile: bool = False

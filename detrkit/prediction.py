@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,11 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from detrkit import boxes as geometry
+from detrkit.batches import batched, read_ahead
 from detrkit.detections import Detections
 from detrkit.errors import DataError, DetrkitError, ShapeError
 from detrkit.images import read_image, to_rgb
 from detrkit.outputs import DetectorOutput, LayerOutput
-from detrkit.preprocessing import pad, prepared
+from detrkit.preprocessing import PaddedImages, pad, prepared
 from detrkit.progress import watched
 
 if TYPE_CHECKING:
@@ -41,6 +41,32 @@ def predict(
         ShapeError: something else that is no image; names its place in ``images``.
         DetrkitError: an option out of range.
     """
+    check_options(images, threshold, batch_size)
+    total = len(images) if isinstance(images, Sized) else None
+    if progress is None and total is not None and total <= batch_size:
+        progress = False
+    found = detect(model, opened(images), batch_size=batch_size)
+    return [one.above(threshold) for one in watched(found, "predict", total, show=progress)]
+
+
+def stream(
+    model: Detector, images: Iterable[Any], *, threshold: float = 0.5, batch_size: int = 8
+) -> Iterator[Detections]:
+    """Detect in a stream of images; see `Detector.stream`.
+
+    Raises:
+        DetrkitError: an option out of range, at once; what `predict` raises when its turn comes.
+    """
+    check_options(images, threshold, batch_size)
+    return (one.above(threshold) for one in detect(model, opened(images), batch_size=batch_size, ahead=True))
+
+
+def check_options(images: Any, threshold: float, batch_size: int) -> None:
+    """Refuse what `predict` cannot work with.
+
+    Raises:
+        DetrkitError: no list or stream of images, or an option out of range.
+    """
     if (
         not isinstance(images, Iterable)
         or isinstance(images, str | bytes | Path | Image.Image)
@@ -53,24 +79,39 @@ def predict(
         raise DetrkitError("threshold out of range", field="threshold", value=threshold, expected="0 to 1")
     if not (isinstance(batch_size, Integral) and batch_size >= 1):
         raise DetrkitError("batch size out of range", field="batch_size", value=batch_size, expected="at least 1")
-    total = len(images) if isinstance(images, Sized) else None
-    if progress is None and total is not None and total <= batch_size:
-        progress = False
-    opened = (open_image(source, field=f"images[{index}]") for index, source in enumerate(images))
-    stream = detect(model, opened, batch_size=batch_size)
-    return [found.above(threshold) for found in watched(stream, "predict", total, show=progress)]
 
 
-def detect(model: Detector, images: Iterator[Image.Image], *, batch_size: int) -> Iterator[Detections]:
-    """All detections, one a query, of a stream of RGB images, a batch at a time; the model's mode is kept."""
-    while batch := list(islice(images, batch_size)):
-        yield from results(model, look_at(model, batch), [(image.height, image.width) for image in batch])
+def opened(images: Iterable[Any]) -> Iterator[Image.Image]:
+    """RGB images, each opened when it is asked for."""
+    return (open_image(source, field=f"images[{index}]") for index, source in enumerate(images))
+
+
+def detect(
+    model: Detector, images: Iterable[Image.Image], *, batch_size: int, ahead: bool = False
+) -> Iterator[Detections]:
+    """All detections, one a query, of a stream of RGB images, in their order; the model's mode is kept.
+
+    Args:
+        batch_size: most images at a time; those of a batch come to one size, see `detrkit.batches`.
+        ahead: read the next batch by a thread while the net works on the last one.
+    """
+    batches, found, place = batched(images, model.config, batch_size), dict[int, Detections](), 0
+    for batch in read_ahead(batches) if ahead else batches:
+        found.update(zip(batch.places, results(model, look(model, batch.inputs), batch.sizes), strict=True))
+        while place in found:
+            yield found.pop(place)
+            place += 1
 
 
 def look_at(model: Detector, images: Sequence[Image.Image]) -> DetectorOutput:
     """The model's outputs for RGB images, which it sees as one batch with its padding."""
+    return look(model, pad([prepared(image, model.config) for image in images]))
+
+
+def look(model: Detector, inputs: PaddedImages) -> DetectorOutput:
+    """The model's outputs for a batch, brought to its device and number format."""
     like = next(model.parameters())
-    inputs = pad([prepared(image, model.config) for image in images]).to(like.device)
+    inputs = inputs.to(like.device)
     return infer(model, inputs.images.to(like.dtype), inputs.mask)
 
 

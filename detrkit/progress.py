@@ -45,6 +45,10 @@ class ProgressBar:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bar.close()
 
+    def expect(self, total: int | None) -> None:
+        """How many units there are is known better than before, or is not known any more."""
+        self.total = self.bar.total = total
+
     def advance(self, count: int = 1, note: str = "") -> None:
         """Some more units are done.
 
@@ -62,9 +66,11 @@ class ProgressBar:
 
     def line(self, note: str = "") -> str:
         """How far the task is, and what is left of it at the speed so far."""
+        took = (self.told - self.began) / max(self.done - self.before, 1)
         if self.total is None:
-            return ", ".join(filter(None, (f"{self.task}: {self.done} {self.unit}s", note)))
-        left = (self.told - self.began) / max(self.done - self.before, 1) * (self.total - self.done)
+            rate = f"{1 / took:.3g} a second" if took else ""
+            return ", ".join(filter(None, (f"{self.task}: {self.done} {self.unit}s", note, rate)))
+        left = took * (self.total - self.done)
         how_far = f"{self.task}: {self.done} of {self.total} {self.unit}s"
         return ", ".join(filter(None, (how_far, note, f"{tqdm.format_interval(left)} left")))
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from itertools import chain
 from keyword import iskeyword
 from typing import Any, get_type_hints
 
@@ -155,12 +156,17 @@ class Registry:
         return getattr(importlib.import_module(f"detrkit.{role}"), ROLES[role])
 
     def first_with(self, roles: Sequence[str], spec: str | Spec) -> str:
-        """The first of these roles that has a component of that name; the very first where none has."""
+        """The first of these roles that has a component of that name; the very first where none has.
+
+        Plug-ins come last: looking for them reads the metadata of all that is installed.
+        """
         try:
             name = Spec.parse(spec).name
         except RegistryError:
             return roles[0]
-        return next((role for role in roles if name in self.names(role)), roles[0])
+        here = (role for role in roles if (role, name) in self._added or name in self.builtin(role))
+        installed = (role for role in roles if name in self.plugins(role))
+        return next(chain(here, installed), roles[0])
 
     def get(self, role: str, name: str) -> type:
         """The class registered under a name.

@@ -118,6 +118,17 @@ def test_a_study_leaves_runs_table_and_page(study, content):
     assert "| encoder_attention=matrix |" in (study / "report.md").read_text(encoding="utf-8")
 
 
+def test_the_page_leads_to_what_each_detector_looks_at(study, content):
+    text = (study / "report.html").read_text(encoding="utf-8")
+    for variant in content["variants"]:
+        assert variant["sights"].keys() & {"worst", "best"}
+        for kind, path in variant["sights"].items():
+            assert f'href="{path}"' in text
+            page = (study / path).read_text(encoding="utf-8")
+            assert f"The {kind} images of {variant['name']}, seed 42" in page
+    assert len({path for variant in content["variants"] for path in variant["sights"].values()}) > 1
+
+
 def test_equivalent_attentions_train_alike(study, content):
     for seed in (42, 43):
         a, b = (losses(study / "runs" / name / f"seed-{seed}") for name in ("base", "encoder_attention=matrix"))

@@ -13,7 +13,9 @@ from detrkit.config import difference
 from detrkit.criterion import SetCriterion
 from detrkit.denoising import Noised
 from detrkit.model import DetectorOutput, Restored
+from detrkit.targets import check_targets
 from detrkit.testing.tensors import check_close
+from detrkit.training.precision import autocast
 from detrkit.transformer import Proposals
 
 PUBLISHED = {
@@ -63,8 +65,8 @@ def outputs_of(fill, seed, tag, queries, classes, layers=6):
 
 def proposals_of(fill, seed, family, name, agnostic):
     suffix, queries = ("enc", 200) if family == "deformable" else ("interm", 100)
-    logits, boxes = fill.make_outputs(seed, f"{family}.{name}.{suffix}", 2, queries, 91)
-    return Proposals(torch.tensor(logits).double(), torch.tensor(boxes).double(), agnostic)
+    parts = fill.make_outputs(seed, f"{family}.{name}.{suffix}", 2, queries, 91)
+    return Proposals(*(torch.tensor(part).double().requires_grad_() for part in parts), agnostic)
 
 
 def restored_of(fill, seed, tag, counts):
@@ -78,34 +80,59 @@ def restored_of(fill, seed, tag, counts):
     return Restored(logits, boxes, noised)
 
 
+def norms_of(outputs, proposals):
+    """Norms of the gradients of all that was charged, by the names of the files."""
+    stacks = {"layer": outputs, "dn": outputs.restored}
+    charged = {
+        f"{name}{layer}": gradients
+        for name, part in stacks.items()
+        if part is not None
+        for layer, gradients in enumerate(zip(part.logits.grad, part.boxes.grad, strict=True))
+    }
+    charged[proposals] = outputs.proposals.logits.grad, outputs.proposals.boxes.grad
+    return {name: {"logits": float(x.norm()), "boxes": float(y.norm())} for name, (x, y) in charged.items()}
+
+
+def pairs_of(criterion, outputs, targets):
+    """Who was matched with what in each layer, by the names of the files."""
+    truth = check_targets(targets, 91, like=outputs.boxes)
+    layers = criterion.matching(*outputs.pair, truth)
+    return {
+        f"layer{number}": [[a.rows.tolist(), a.cols.tolist()] for a in images] for number, images in enumerate(layers)
+    }
+
+
 @pytest.mark.parametrize(
     ("family", "preset"), [("deformable", "deformable_detr_r50_two_stage"), ("dino", "dino_4scale_r50")]
 )
 def test_losses_equal_the_golden_ones(shared, fill, family, preset):
+    """Pairs, terms, their sum, the norms of all gradients, and samples of those of the last layer."""
     golden = json.loads((shared / "golden" / f"losses_{family}.json").read_text())
     criterion, checked = SetCriterion.from_config(detrkit.config(preset)), set()
+    suffix = "enc" if family == "deformable" else "interm"
     for case_name, case in golden["cases"].items():
         name, counts = case_name.removesuffix("_with_dn"), case["target_counts"]
-        logits, boxes = outputs_of(fill, golden["seed"], f"{family}.{name}.layer", 100, 91)
+        every = outputs_of(fill, golden["seed"], f"{family}.{name}.layer", 100, 91)
         proposals = proposals_of(fill, golden["seed"], family, name, family == "deformable")
         restored = None
         if case_name != name:
             restored = restored_of(fill, golden["seed"], f"{family}.{name}.dn", counts)
+        outputs = DetectorOutput(*every, proposals, restored)
         targets = fill.make_targets(golden["seed"], f"{family}.{name}", counts, 91)
-        losses = criterion(DetectorOutput(logits, boxes, proposals, restored), targets)
-        suffix = "_enc" if family == "deformable" else "_interm"
-        found = {key.replace("_enc", suffix): float(value.detach()) for key, value in losses.terms.items()}
+        pairs = pairs_of(criterion, outputs, targets)
+        assert pairs == {layer: case["matching"][layer] for layer in pairs}
+        losses = criterion(outputs, targets)
+        found = {key.replace("_enc", f"_{suffix}"): float(value.detach()) for key, value in losses.terms.items()}
         assert fill.compare_numbers({key: case["losses"][key] for key in found}, found, rel=1e-9) == []
         assert losses.total.item() == pytest.approx(case["weighted_total"], rel=1e-9)
         losses.total.backward()
         wanted = case["gradient_norms_of_weighted_total"]
-        norms = {
-            f"layer{i}": {"logits": float(g.norm()), "boxes": float(b.norm())}
-            for i, (g, b) in enumerate(zip(logits.grad, boxes.grad, strict=True))
-        }
-        assert fill.compare_numbers({key: wanted[key] for key in norms}, norms, rel=1e-9) == []
+        assert fill.compare_numbers(wanted, norms_of(outputs, suffix), rel=1e-9) == []
+        for side, sample in case["gradient_samples_layer5"].items():
+            gradient = getattr(outputs, side).grad[-1].flatten()[sample["index"]].tolist()
+            assert fill.compare_numbers(sample["value"], gradient, rel=1e-7, abs_=1e-12) == []
         checked |= set(found)
-    assert {"loss_ce", "loss_giou_4", f"loss_bbox{suffix}"} <= checked
+    assert {"loss_ce", "loss_giou_4", f"loss_bbox_{suffix}"} <= checked
     assert ("loss_ce_dn_0" in checked) == (family == "dino")
 
 
@@ -122,14 +149,28 @@ def batch(objects):
     return images, mask, targets
 
 
+ALL_EMPTY = (0, 0)
+BATCHES = [
+    ((3, 1), "none"),
+    ((2, 0), "none"),
+    (ALL_EMPTY, "none"),
+    ((30, 1), "none"),
+    ((3, 1), "bf16"),
+    (ALL_EMPTY, "bf16"),
+]
+
+
 @pytest.mark.fast
-@pytest.mark.parametrize("objects", [(3, 1), (2, 0), (0, 0), (30, 1)])
+@pytest.mark.parametrize(("objects", "amp"), BATCHES)
 @pytest.mark.parametrize("name", TWINS)
-def test_every_parameter_gets_a_finite_gradient_for_every_batch(name, objects):
+def test_every_parameter_gets_a_finite_gradient_for_every_batch(name, objects, amp):
     torch.manual_seed(0)
     model = detrkit.build(name).train()
     images, mask, targets = batch(objects)
-    losses = SetCriterion.from_config(model.config)(model(images, mask, targets), targets)
+    with autocast(images.device, amp):
+        outputs = model(images, mask, targets)
+    losses = SetCriterion.from_config(model.config)(outputs, targets)
+    assert {term.dtype for term in (losses.total, *losses.terms.values())} == {torch.float32}
     losses.total.backward()
     for parameter_name, parameter in model.named_parameters():
         if not parameter.requires_grad:

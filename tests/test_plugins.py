@@ -251,6 +251,22 @@ def test_builtin_names_win(plugins, tmp_path):
 
 
 @pytest.mark.fast
+def test_builtin_names_win_over_those_of_other_roles(plugins):
+    """A field that takes two roles, too."""
+    plugins.install("rival", {"deformable": "rival:Deformable", "own": "rival:Own"}, "")
+    assert REGISTRY.first_with(("attention", "reading"), "deformable(points=2)") == "reading"
+    assert REGISTRY.first_with(("reading", "attention"), "own") == "attention"
+    assert REGISTRY.first_with(("attention", "reading"), "nobody") == "attention"
+
+
+@pytest.mark.fast
+def test_builtin_parts_are_built_without_looking_for_plugins(monkeypatch):
+    """That reads the metadata of every installed distribution, thousands of files a detector."""
+    monkeypatch.setattr("detrkit.registry.entry_points", lambda group: pytest.fail(f"looks for {group}"))
+    detrkit.build("detr_tiny")
+
+
+@pytest.mark.fast
 def test_registered_component_does_not_hide_behind_a_plugin(plugins):
     text = ATTENTION.replace("class Loop", "class Plugged")
     plugins.install("plug_one", {"plugged": "plug_one:PluggedAttention"}, text)

@@ -16,7 +16,6 @@ from detrkit.detections import Detections
 from detrkit.drawing import draw, of_detections
 from detrkit.errors import DetrkitError
 from detrkit.explanation.overlay import overlay
-from detrkit.explanation.pictures import predict_to_folder
 from detrkit.images import to_rgb
 from detrkit.labels import LabelSpace
 from detrkit.model import DetectorOutput
@@ -212,15 +211,6 @@ def test_a_sliver_of_an_image_is_drawn_and_predicted():
     model = detrkit.build("detr_tiny", backbone="tiny(width=8)", short_side=32, long_side=64)
     (found,) = model.predict([sliver], threshold=0.0)
     assert draw(sliver, of_detections(found), side=280).size == (280, 1)
-
-
-def test_pictures_stay_in_their_folder_and_no_name_is_written_twice(tmp_path):
-    model = detrkit.build("detr_tiny", backbone="tiny(width=8)", short_side=32, long_side=64).double()
-    images = [(name, Image.new("RGB", (40, 40))) for name in ("../out", "a/b", "a/b", "..")]
-    found = predict_to_folder(model, iter(images), tmp_path / "in", threshold=0.0, batch_size=3)
-    assert list(found) == ["_out", "a_b", "a_b-2", "image"]
-    assert {path.name for path in tmp_path.iterdir()} == {"in"}
-    assert len(list((tmp_path / "in").iterdir())) == 2 * len(images) + 1
 
 
 def test_an_even_map_is_painted_faintly_and_a_peak_brightly():

@@ -68,11 +68,29 @@ def test_a_short_task_leaves_no_line_in_a_log(stderr, clock):
 
 
 @pytest.mark.fast
+def test_how_many_there_are_may_be_known_better_on_the_way(stderr, clock):
+    said = stderr(terminal=False)
+    with ProgressBar("predict") as bar:
+        for total in (100, 8, None):
+            clock.now += 40
+            bar.expect(total)
+            bar.advance(2)
+    assert said.getvalue().splitlines() == [
+        "predict: 2 of 100 images, 32:40 left",
+        "predict: 4 of 8 images, 01:20 left",
+        "predict: 6 images, 0.05 a second",
+    ]
+
+
+@pytest.mark.fast
 def test_what_has_no_known_end_is_counted(stderr, clock):
     said = stderr(terminal=False)
     for _ in watched(range(4), "predict"):
         clock.now += 16
-    assert said.getvalue().splitlines() == ["predict: 2 images", "predict: 4 images"]
+    assert said.getvalue().splitlines() == [
+        "predict: 2 images, 0.0625 a second",
+        "predict: 4 images, 0.0625 a second",
+    ]
 
 
 @pytest.mark.fast

@@ -22,6 +22,7 @@ def ablate(options: argparse.Namespace) -> Outcome:
     from detrkit.ablation.report import page, ranking
     from detrkit.ablation.results import gather
     from detrkit.ablation.runner import prepare, run_all
+    from detrkit.ablation.sights import save_sights
     from detrkit.ablation.text import as_markdown, as_text
     from detrkit.checkpoints.storage import replace_text
 
@@ -29,7 +30,7 @@ def ablate(options: argparse.Namespace) -> Outcome:
     store = Path(options.runs) if options.runs else None
     jobs = prepare(study, folder, threads=threads_of(options.workers), store=store)
     run_all(jobs, folder, workers=options.workers, say=lambda line: sys.stderr.write(f"{line}\n"))
-    content = gather(study, jobs, _saved(folder / SAVED))
+    content = gather(study, jobs, _saved(folder / SAVED), save_sights(jobs, folder))
     files = {
         SAVED: json.dumps(content, indent=2) + "\n",
         PAGE: page(content),

@@ -31,12 +31,14 @@ def page(content: Content) -> str:
         html.section("How training went", *_behaviour(content), note=behaviour.READING),
         html.section("How many seeds would tell more", _listed(advice(content))),
         html.section("What each variant changes", _diffs(content)),
+        html.section("What the detectors look at", _sights(content), note=SIGHTS),
         html.section("How it was done", *_method(content)),
     ]
     title = content["question"] or f"Study of {content['base']['preset']}"
     return html.page(title, *sections, lead=_lead(content))
 
 
+SIGHTS = "Pages to explore, of each variant's run with the first seed: the images that it gets best and worst."
 BAND = "Mean over the seeds, in a band from the lowest to the highest run, beside the base."
 
 
@@ -127,6 +129,16 @@ def _diffs(content: Content) -> html.Markup:
         for field, (before, after) in variant["diff"].items()
     ]
     return html.table(["variant", "field", "base", "variant's"], changed)
+
+
+def _sights(content: Content) -> html.Markup:
+    """Links to the explorer pages of each variant."""
+    pages = {variant["name"]: variant.get("sights", {}) for variant in content["variants"]}
+    cells = [
+        [name, *(html.link(f"the {kind} images", found[kind]) if kind in found else "" for kind in ("worst", "best"))]
+        for name, found in pages.items()
+    ]
+    return html.table(["variant", "worst", "best"], cells)
 
 
 def _method(content: Content) -> Iterator[html.Markup]:

@@ -26,13 +26,19 @@ ROUNDS = 10
 Content = dict[str, Any]
 
 
-def gather(study: Study, jobs: Sequence[Job], earlier: Mapping[str, Any] | None = None) -> Content:
+def gather(
+    study: Study,
+    jobs: Sequence[Job],
+    earlier: Mapping[str, Any] | None = None,
+    sights: Mapping[str, Mapping[str, str]] | None = None,
+) -> Content:
     """Everything about a study whose runs have ended.
 
     Args:
         study: what was asked.
         jobs: its runs.
         earlier: what was gathered before in the same folder; costs that still hold are taken from it.
+        sights: explorer pages of each variant, as `save_sights` names them.
     """
     plan, variants = study.plan, study.variations.variants
     runs = {
@@ -64,6 +70,7 @@ def gather(study: Study, jobs: Sequence[Job], earlier: Mapping[str, Any] | None 
                 "comparison": _compared(found.get(variant.name), plan.margin),
                 "costs": measured["variants"][variant.name],
                 "behaviour": behaved[variant.name],
+                "sights": dict((sights or {}).get(variant.name, {})),
                 "runs": runs[variant.name],
             }
             for index, variant in enumerate(variants)

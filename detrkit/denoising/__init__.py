@@ -32,7 +32,8 @@ class Noised(NamedTuple):
 class Denoising(nn.Module, ABC):
     """Contract of the role. Keep it by defining `noise`.
 
-    Laws: noised boxes lie in [0, 1]; every object has a query in each group; a batch without objects is left alone.
+    Laws: noised boxes lie in [0, 1] and have a width and a height; every object has a query in each group; a batch
+    without objects is left alone.
 
     Attributes:
         needs: names of `detrkit.fitting`: what it must be given by other parts.

@@ -9,7 +9,7 @@ import torch
 
 from detrkit import boxes as geometry
 from detrkit.denoising import Denoising, Noised, flip_labels, spread
-from detrkit.fields import Positive, Probability
+from detrkit.fields import Positive, Probability, Rate
 from detrkit.fitting import BOXES, LABELS
 from detrkit.targets import Truth
 
@@ -20,6 +20,7 @@ class ContrastiveDenoising(Denoising):
 
     Args:
         num_classes: number of classes.
+        reference_eps: least width and height of a noised box, as the official code has it by way of logits.
         number: noised copies of the image with most objects, shared among groups: number // objects groups, at least 1.
         label_noise: half of this share of the labels is flipped, as in the official code.
         box_noise: largest shift of a corner, in half sides; that of the second query is between it and its double.
@@ -30,13 +31,14 @@ class ContrastiveDenoising(Denoising):
     def __init__(
         self,
         num_classes: Positive,
+        reference_eps: Rate = 1e-5,
         *,
         number: Positive = 100,
         label_noise: Probability = 0.5,
         box_noise: Probability = 1.0,
     ) -> None:
         super().__init__()
-        self.num_classes, self.number = num_classes, number
+        self.num_classes, self.reference_eps, self.number = num_classes, reference_eps, number
         self.label_noise, self.box_noise = label_noise, box_noise
 
     def noise(self, truth: Sequence[Truth]) -> Noised | None:
@@ -54,6 +56,7 @@ class ContrastiveDenoising(Denoising):
         sign = torch.randint_like(boxes, 2) * 2 - 1
         reach = torch.cat([boxes[..., 2:], boxes[..., 2:]], dim=-1) / 2
         corners = geometry.cxcywh_to_xyxy(boxes) + shift * sign * reach * self.box_noise
-        moved = geometry.xyxy_to_cxcywh(corners.clamp(0, 1)).clamp(min=0)  # corners may have passed each other
+        moved = geometry.xyxy_to_cxcywh(corners.clamp(0, 1))
+        moved = moved.clamp(min=self.reference_eps)  # corners may have passed each other
         objects = torch.arange(2 * count, device=labels.device).expand_as(labels).masked_fill(empty | far, -1)
         return Noised(flip_labels(labels, self.label_noise / 2, self.num_classes), moved, objects, empty)

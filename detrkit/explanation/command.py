@@ -6,13 +6,12 @@ import argparse
 from itertools import islice
 from pathlib import Path
 
-from detrkit.commands import load_run, named_images, run_data
+from detrkit.commands import load_run, run_data
 from detrkit.errors import DetrkitError
 from detrkit.explanation.explorer import save_explorer
 from detrkit.explanation.slots import slots
 from detrkit.progress import watched
-
-FIRST = 6  # images of the split that are shown where none is named
+from detrkit.streaming.command import source_of
 
 
 def explain(options: argparse.Namespace) -> Path:
@@ -32,7 +31,7 @@ def explain(options: argparse.Namespace) -> Path:
         chosen = range(min(options.slots, len(data)))
         images = (data[index][0] for index in watched(chosen, "slots", len(chosen)))
         found = slots(model, images, batch_size=options.batch_size)
-    named = islice(named_images(options), options.limit or (None if options.images else FIRST))
+    named = ((frame.name, frame.image) for frame in islice(source_of(options), options.limit))
     path = Path(options.out) if options.out else folder / "explorer.html"
     title = f"What {folder.resolve().name} looks at"
     return save_explorer(model, named, path, title=title, threshold=options.threshold, found=found)

@@ -18,9 +18,17 @@ EACH = 8  # images of a page
 
 
 def save_extremes(
-    folder: Path, model: Detector, data: Dataset, judged: Judged, *, threshold: float = 0.5
+    folder: Path, model: Detector, data: Dataset, judged: Judged, *, threshold: float = 0.5, of: str | None = None
 ) -> dict[str, Path]:
     """Write ``explorer/worst.html`` and ``explorer/best.html`` into a folder, of the images as `judge` ranks them.
+
+    Args:
+        folder: of the run.
+        model: the run's detector.
+        data: that it was judged on.
+        judged: how it did.
+        threshold: least score of a detection.
+        of: what the titles call the detector; by default the folder's name.
 
     Returns:
         The pages by ``worst`` and ``best``; one is left out where there is no such image.
@@ -34,7 +42,7 @@ def save_extremes(
             model,
             _images(data, chosen),
             folder / FOLDER / f"{name}.html",
-            title=f"The {name} images of {folder.resolve().name}",
+            title=f"The {name} images of {of or folder.resolve().name}",
             threshold=threshold,
         )
         for name, chosen in ranked.items()

@@ -19,7 +19,7 @@ _TRUNK = f"torchvision(model='{_MODEL}')"
 
 _STEP = 32  # pixels, the stride of the coarsest level; sides are multiples of it
 _SMALL, _USUAL = 0.05, 0.95  # shares of the objects that are called small, of the images whose shape counts
-_WANTED_SIDE = 30.0  # pixels, of the small objects: almost four cells of the finest level
+_WANTED_SIDE = 32.0  # pixels, of the small objects: four cells of the finest level
 _LEAST_PIXELS, _MOST_PIXELS = 128 * 128, 384 * 512
 _LARGEST_MAGNIFICATION = 2.5
 _LONGEST_SHAPE = 2.0  # of the sides of an image; one that is longer is shrunk
@@ -101,10 +101,10 @@ def _flip(seen: Survey, _: Configs) -> Iterator[Choice]:
 
 @tailored(_trunk, _queries, _short_side, _long_side, _length, _evaluations, _flip)
 @recipe(
-    lr=5e-4,
-    lr_backbone=1e-4,
+    lr=1e-3,
+    lr_backbone=5e-4,
     batch_size=8,
-    steps=1300,
+    steps=1600,
     schedule="cosine",
     warmup_steps=100,
     ema_decay=0.99,
@@ -119,6 +119,6 @@ def small_data() -> DetectorConfig:
         num_queries=80,
         square=False,
         normalize=True,
-        short_side=336,
-        long_side=448,
+        short_side=352,
+        long_side=480,
     )

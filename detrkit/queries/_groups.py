@@ -24,7 +24,7 @@ class GroupedQueries(ObjectQueries):
     def __init__(self, groups: Sequence[ObjectQueries]) -> None:
         super().__init__()
         self.groups = nn.ModuleList(groups)
-        self.box_bias = groups[0].box_bias  # type: ignore[misc]
+        self.gives, self.box_bias = groups[0].gives, groups[0].box_bias  # type: ignore[misc]
 
     def embed(self, labels: Int64[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
         """As the first source; what others would say gets a gradient, of zero."""

@@ -17,7 +17,8 @@ CLASSES = 4  # those that `draw_target` draws
 
 @law("denoising")
 def noised_is_as_declared(make: Make, draw: Draw) -> None:
-    """Labels and objects are int64 [B, G, n] in their ranges, empty places bool, boxes [B, G, n, 4] in [0, 1]."""
+    """Labels and objects are int64 [B, G, n] in their ranges, empty places bool, boxes [B, G, n, 4] in [0, 1]
+    with a width and a height."""
     truth = draw_truth(draw)
     noised = noise(make, draw, truth)
     shape = noised.labels.shape
@@ -29,6 +30,7 @@ def noised_is_as_declared(make: Make, draw: Draw) -> None:
         assert part.shape == shape, f"{name} have shape {tuple(part.shape)}, not {tuple(shape)}"
     assert noised.boxes.shape == (*shape, 4), f"boxes have shape {tuple(noised.boxes.shape)}"
     assert ((noised.boxes >= 0) & (noised.boxes <= 1)).all(), "boxes leave [0, 1]"
+    assert (noised.boxes[..., 2:] > 0).all(), "a box has no width or no height"
     assert ((noised.labels >= 0) & (noised.labels < CLASSES)).all(), f"labels leave 0..{CLASSES - 1}"
 
 
