@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 import detrkit
 from detrkit.export import export
 from detrkit.export.comparison import seen
-from detrkit.prediction import detect, in_pixels, look_at
+from detrkit.prediction import in_pixels, look_at, results
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "tiny_coco" / "val2017"
 REAL_TIME = ["rt_detr_tiny", "lw_detr_small_tiny"]
@@ -80,7 +80,8 @@ def check_program(model, photographs, path):
         found = session.run(["scores", "labels", "boxes"], dict(zip(names, inputs, strict=True)))
         output = look_at(model, batch)
         scores = model.classification.scores(output.pred_logits).numpy()
-        boxes = in_pixels(output.pred_boxes, torch.tensor([(image.height, image.width) for image in batch])).numpy()
+        sizes = [(image.height, image.width) for image in batch]
+        boxes = in_pixels(output.pred_boxes, torch.tensor(sizes)).numpy()
         assert boxes.std(1).max() > 1, "queries that agree would hide mistakes"
-        for index, expected in enumerate(detect(model, iter(batch), batch_size=len(batch))):
+        for index, expected in enumerate(results(model, output, sizes)):
             check_same_detections([part[index] for part in found], (scores[index], boxes[index]), expected)
