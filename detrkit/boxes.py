@@ -91,5 +91,4 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
 
 def inverse_sigmoid(x: Float[Tensor, "*B"], eps: float = 1e-5) -> Float[Tensor, "*B"]:
     """Logit of numbers in [0, 1], those nearer to 0 or 1 than eps taken as that near (as all official codes)."""
-    x = x.clamp(0, 1)
-    return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()
+    return (x.clamp(eps, 1.0) / (1 - x).clamp(eps, 1.0)).log()

@@ -155,7 +155,7 @@ def make_parser() -> Parser:
     )
 
     export = command("export", "Write a run for other programs, checked against the run itself.")
-    export.add_argument("run", help="folder of a run, or a checkpoint")
+    add_data(export)
     about = "; ".join(f"{name}: {format.about}" for name, format in FORMATS.items())
     export.add_argument("--format", choices=FORMATS, default="onnx", help=f"{about} (default onnx)")
     export.add_argument("--out", metavar="FILE", help="what to write; by default beside the checkpoint")
@@ -273,11 +273,16 @@ def add_checks(parser: Parser, common: Parser) -> None:
     checkpoint.add_argument("--tensors", action="store_true", help="say what became of each tensor")
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the commands that use a finished run."""
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the commands that look at images of a finished run."""
     parser.add_argument("run", help="folder of a run, or a checkpoint")
     parser.add_argument("--data", metavar="SPEC", help="data set; by default the run's")
     parser.add_argument("--split", help="part of the data; by default the run's validation split")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the commands that use a finished run."""
+    add_data(parser)
     parser.add_argument("--batch-size", type=at_least(1), default=8, help="images at a time (default 8)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ...; by default a GPU where there is one")
 

@@ -131,15 +131,9 @@ class Commands:
         """The file, what goes in and comes out, and how far it is from the run."""
         from dataclasses import asdict
 
-        from detrkit.export import FORMATS, export
+        from detrkit.export.command import export_run
 
-        run = Path(options.run)
-        beside = run / "model" if run.is_dir() else run.with_suffix("")
-        out = Path(options.out or f"{beside}{FORMATS[options.format].suffix}")
-        model = detrkit.load(run)
-        if out.exists() and out.samefile(run):
-            raise DetrkitError("that is the run itself", field="--out", value=str(out), hint="choose another --out")
-        written = export(model, out, options.format, say=lambda line: sys.stderr.write(f"{line}\n"))
+        written = export_run(options)
         if options.json:
             show_json(asdict(written))
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detrkit.backbones import Backbone
 from detrkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from detrkit.model import Detector
 
 Folded = TypeVar("Folded", bound=nn.Module)
 
@@ -26,26 +29,43 @@ WITH_FIXED_STATISTICS = (FrozenBatchNorm2d, nn.BatchNorm2d)
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A module that knows a plainer one of the same function in evaluation, as re-parameterised convolutions do."""
+    """A module that knows a plainer one of the same function in evaluation, as re-parameterised convolutions do.
+
+    A backbone that is one becomes plainer itself.
+    """
 
     def folded(self) -> nn.Module:
         """The plainer one; the module may be used up by it."""
 
 
-@torch.no_grad()
 def folded(model: Folded) -> Folded:
-    """A copy of a detector, or of a backbone, for inference: norms folded, weights with the channels last in memory.
+    """A copy of a detector, or of a backbone, for inference: see `fold`. The model itself stays as it is.
 
-    Folded is every batch norm of the backbone, frozen or in evaluation, that reads a plain convolution; what it says is
-    then compared in float64 with what it said before. So is every `Foldable` elsewhere. The model itself stays as it
-    is. The copy is in evaluation mode, gives no gradients, and refuses to give a state dict, since its entries would
-    fit no model.
+    The copy refuses to give a state dict, since its entries would fit no model.
 
     Raises:
         ConfigError: the folded backbone does not say the same.
     """
-    copy = deepcopy(model).eval().requires_grad_(False)
-    backbone = copy if isinstance(copy, Backbone) else copy.get_submodule("backbone")
+    copy = deepcopy(model)
+    fold(copy)
+    copy.register_state_dict_pre_hook(_refuse_state_dict)
+    return copy
+
+
+@torch.no_grad()
+def fold(model: nn.Module) -> None:
+    """Make a detector, or a backbone, one that only looks: evaluation mode, no gradients, channels last in memory.
+
+    Folded is every batch norm of the backbone, frozen or in evaluation, that reads a plain convolution; what it says is
+    then compared in float64 with what it said before. So is every `Foldable`. A detector sheds what only training asks
+    for, and answers with its last decoder layer alone.
+
+    Raises:
+        ConfigError: the folded backbone does not say the same.
+    """
+    model.eval().requires_grad_(False)
+    alone = isinstance(model, Backbone)
+    backbone = model if alone else model.get_submodule("backbone")
     first = next(backbone.parameters())
     home, images = (first.device, first.dtype), torch.randn(1, 3, *PROBE, generator=torch.Generator().manual_seed(0))
     backbone.to("cpu", torch.float64)
@@ -53,15 +73,17 @@ def folded(model: Folded) -> Folded:
     for norm, convolution in list(convolutions_before(backbone, images.double())):
         absorb(convolution, backbone.get_submodule(norm))
         backbone.set_submodule(norm, what_follows(backbone.get_submodule(norm)))
+    if not alone:
+        fold_those_that_can(model)  # the backbone too, if it can
+        cast("Detector", model).shed()
+    elif isinstance(model, Foldable):
+        model.folded()
     check_same(backbone(images.double()), expected, backbone)
     backbone.to(*home).to(memory_format=torch.channels_last)
-    fold_those_that_can(copy)
-    copy.register_state_dict_pre_hook(_refuse_state_dict)
-    return copy
 
 
 def fold_those_that_can(model: nn.Module) -> None:
-    """Put the plainer module in the place of each `Foldable` outside the backbone, outermost first."""
+    """Put the plainer module in the place of each `Foldable`, outermost first, none that stands in a backbone."""
     for name, module in [] if isinstance(model, Backbone) else list(model.named_children()):
         if isinstance(module, Foldable):
             model.set_submodule(name, module.folded())

@@ -44,9 +44,11 @@ def head_of(head: nn.Module, layer: int) -> nn.Module:
 
 
 def told(head: nn.Module, states: Float[Tensor, "L B Q D"]) -> Float[Tensor, "L B Q C"]:
-    """What the heads say of the states of all layers."""
+    """What the heads say of the states of the last L layers."""
     if isinstance(head, nn.ModuleList):
-        return torch.stack([unrounded(one, state) for one, state in zip(head, states, strict=True)])
+        return torch.stack(
+            [unrounded(one, state) for one, state in zip(list(head)[-len(states) :], states, strict=True)]
+        )
     return unrounded(head, states)
 
 

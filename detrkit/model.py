@@ -83,6 +83,7 @@ class Detector(nn.Module):
         self.class_embed = heads(lambda: nn.Linear(config.d_model, self.classification.num_logits), layers)
         self.bbox_embed = heads(lambda: box_head(config), layers)
         start(self.class_embed, self.bbox_embed, prior=classification.prior, box_bias=self.box_bias())
+        self.layers_told = config.dec_layers if config.aux_loss else 1
 
     def forward(
         self,
@@ -109,15 +110,14 @@ class Detector(nn.Module):
         else:
             placed = self.with_every_gradient(queries)
         decoded = self.decoder(placed, memory, self.refine if self.config.refinement != "none" else None)
-        logits, offsets = (told(head, decoded.states) for head in (self.class_embed, self.bbox_embed))
-        told_from = zip(offsets, decoded.references, strict=True)
-        boxes = torch.stack([self.box_coder.decode(o, r) for o, r in told_from])
-        first, count = 0 if self.config.aux_loss else -1, queries.content.shape[1]
-        said = logits[first:, :, :count], boxes[first:, :, :count]
-        found = DetectorOutput(*said, queries.proposals, groups=queries.groups)
+        states, references = decoded.states[-self.layers_told :], decoded.references[-self.layers_told :]
+        logits, offsets = (told(head, states) for head in (self.class_embed, self.bbox_embed))
+        boxes = torch.stack([self.box_coder.decode(o, r) for o, r in zip(offsets, references, strict=True)])
+        count = queries.content.shape[1]
+        found = DetectorOutput(logits[:, :, :count], boxes[:, :, :count], queries.proposals, groups=queries.groups)
         if noised is None:
             return found
-        return found._replace(restored=Restored(logits[first:, :, count:], boxes[first:, :, count:], noised))
+        return found._replace(restored=Restored(logits[:, :, count:], boxes[:, :, count:], noised))
 
     def with_every_gradient(self, queries: Queries) -> Queries:
         """The same queries; in training without noised ones, what embeds those still gets a gradient, of zero."""
@@ -132,6 +132,13 @@ class Detector(nn.Module):
             return None
         like = next(self.parameters())
         return self.denoising.noise(check_targets(targets, self.config.num_classes, like=like))
+
+    def shed(self) -> None:
+        """Drop what only training asks for: denoising, and the answers of all decoder layers but the last."""
+        self.denoising, self.layers_told = None, 1
+        self.class_embed = head_of(self.class_embed, -1)
+        if self.config.refinement == "none":
+            self.bbox_embed = head_of(self.bbox_embed, -1)
 
     def box_bias(self) -> float | None:
         """What width and height of boxes start from; None where boxes are told from no reference."""

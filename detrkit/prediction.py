@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 
@@ -17,11 +18,12 @@ from detrkit.batches import batched, read_ahead
 from detrkit.detections import Detections
 from detrkit.errors import DataError, DetrkitError, ShapeError
 from detrkit.images import read_image, to_rgb
+from detrkit.outputs import DetectorOutput, LayerOutput
 from detrkit.preprocessing import PaddedImages, pad, prepared
 from detrkit.progress import watched
 
 if TYPE_CHECKING:
-    from detrkit.model import Detector, DetectorOutput
+    from detrkit.model import Detector
 
 
 def predict(
@@ -125,14 +127,36 @@ def infer(model: Detector, images: Tensor, mask: Tensor | None) -> DetectorOutpu
             module.training = training
 
 
+class Found(NamedTuple):
+    """Detections of a batch as tensors, best first: score, label 0..K-1, box and query of each.
+
+    Boxes are (x1, y1, x2, y2) in pixels of the original images, not clipped.
+    """
+
+    scores: Float[Tensor, "B N"]
+    labels: Int64[Tensor, "B N"]
+    boxes: Float[Tensor, "B N 4"]
+    queries: Int64[Tensor, "B N"]
+
+
+def detections(model: Detector, output: LayerOutput, sizes: Int64[Tensor, "B 2"]) -> Found:
+    """What a layer's output comes to in original images of these (height, width)."""
+    scores, labels, queries = model.selection.select(model.classification.scores(output.pred_logits.float()))
+    boxes = in_pixels(output.pred_boxes.float(), sizes).gather(1, queries[..., None].expand(-1, -1, 4))
+    return Found(scores, labels, boxes, queries)
+
+
+def in_pixels(boxes: Float[Tensor, "B Q 4"], sizes: Int64[Tensor, "B 2"]) -> Float[Tensor, "B Q 4"]:
+    """Boxes cxcywh in [0, 1] -> corners in pixels of images of these (height, width)."""
+    return geometry.cxcywh_to_xyxy(boxes) * sizes.flip(-1).repeat(1, 2)[:, None]
+
+
 def results(model: Detector, output: DetectorOutput, sizes: Sequence[tuple[int, int]]) -> Iterator[Detections]:
-    """Outputs -> detections in pixels of the original images of these (height, width), best first; not clipped."""
-    selected = model.selection.select(model.classification.scores(output.pred_logits.float()))
-    corners = geometry.cxcywh_to_xyxy(output.pred_boxes.float()).cpu().numpy()
-    scores, labels, queries = (part.cpu().numpy() for part in selected)
-    for box, label, score, query, (height, width) in zip(corners, labels, scores, queries, sizes, strict=True):
-        scale = np.array([width, height, width, height], dtype=np.float32)
-        yield Detections(box[query] * scale, label, score, (height, width), model.label_space, query)
+    """Outputs -> detections in original images of these (height, width)."""
+    told = torch.tensor(sizes, device=output.boxes.device)
+    found = detections(model, LayerOutput(output.pred_logits, output.pred_boxes), told)
+    for score, label, box, query, size in zip(*(part.cpu().numpy() for part in found), sizes, strict=True):
+        yield Detections(box, label, score, size, model.label_space, query)
 
 
 def open_image(source: Any, *, field: str = "images") -> Image.Image:

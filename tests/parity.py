@@ -25,11 +25,11 @@ SCALES = (
     (r"^decoder.*cross_attn\.in_proj_weight$", (2.0, 1.5)),
     (r"linear2\.weight$", 0.5),
     (r"activation\.weight$", 0.25),
-    (r"weight$", 1.0),
+    (r"", 1.0),
 )
 
 TABLE = re.compile(
-    r"queries\.(positions|content|anchors|both|labels)\.|positional\.|neck\.level_embed"
+    r"queries\.(groups\.\d+\.)?(positions|content|anchors|both|labels)\.|positional\.|neck\.level_embed|backbone\.(pos|cls)_"
 )  # learned, not a linear layer
 
 

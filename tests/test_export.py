@@ -14,7 +14,9 @@ from detrkit.checkpoints import save_detector
 from detrkit.cli import main
 from detrkit.errors import DetrkitError
 from detrkit.export import FORMATS, Difference, ExportError, checked, export, onnx, torch_export
-from detrkit.export.program import random_batch
+from detrkit.export.comparison import apart, noise, selected, undecided
+from detrkit.outputs import LayerOutput
+from detrkit.prediction import detections
 
 SMALL = {"num_queries": 5, "d_model": 32, "dim_feedforward": 32, "enc_layers": 1, "dec_layers": 2}
 TINY = {**SMALL, "backbone": "tiny(width=8, stride=16)"}
@@ -40,10 +42,10 @@ def make(fields):
 def assert_same(model, program, tolerance=1e-4):
     """A program agrees with the model where it was not checked when it was written."""
     for shape in OTHER_SIZES:
-        images, mask = random_batch(*shape)
+        sample = noise(model, *shape)
         with torch.inference_mode():
-            expected = model(images, mask)
-            logits, boxes = program(images, mask)
+            expected = model(sample.images, sample.mask)
+            *_, logits, boxes = program(*sample.inputs)
         assert torch.allclose(expected.pred_logits, logits, rtol=0, atol=tolerance), shape
         assert torch.allclose(expected.pred_boxes, boxes, rtol=0, atol=tolerance), shape
 
@@ -56,7 +58,7 @@ def test_onnx_says_what_the_detector_says(tmp_path):
     written = export(model, tmp_path / "a.onnx")
     assert_same(model, onnx.OnnxWriter().read(written.path))
     assert max(written.differences.values()) <= written.tolerance == 1e-4
-    assert (written.comparisons, list(written.differences)) == (3, ["pred_logits", "pred_boxes"])
+    assert (written.comparisons, list(written.differences)) == (6, ["scores", "boxes", "pred_logits", "pred_boxes"])
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 
@@ -93,8 +95,9 @@ READ_WITHOUT_DETRKIT = """if True:
     sys.modules["detrkit"] = None
     about = {"class_names": "", "mean": "", "config": ""}
     program = torch.export.load(sys.argv[1], extra_files=about).module()
-    logits, boxes = program(torch.zeros(3, 3, 40, 70), torch.zeros(3, 40, 70, dtype=torch.bool))
-    print(json.dumps([*(json.loads(about[key]) for key in ("class_names", "mean")), logits.shape, boxes.shape]))
+    sizes, mask = torch.tensor([[80, 140]] * 3), torch.zeros(3, 40, 70, dtype=torch.bool)
+    scores, labels, boxes, queries, *_ = program(torch.zeros(3, 3, 40, 70), sizes, mask)
+    print(json.dumps([*(json.loads(about[key]) for key in ("class_names", "mean")), scores.shape, boxes.shape]))
 """
 
 
@@ -124,13 +127,15 @@ def test_command_writes_onnx_for_a_deployer(checkpoint, call, tmp_path):
     told = json.loads(text)
     assert (code, told["path"], told["format"]) == (0, str(out), "onnx")
     assert "comparing" in err
+    assert "no photographs to compare on: " in err
     assert "Warning" not in err
     assert max(told["differences"].values()) <= told["tolerance"]
     assert_same(detrkit.load(checkpoint), onnx.OnnxWriter().read(out))
     session = onnxruntime.InferenceSession(out)
     shapes = {tensor.name: tensor.shape for tensor in (*session.get_inputs(), *session.get_outputs())}
     assert shapes == {
-        "images": ["batch", 3, "height", "width"], "mask": ["batch", "height", "width"],
+        "images": ["batch", 3, "height", "width"], "orig_size": ["batch", 2], "mask": ["batch", "height", "width"],
+        "scores": ["batch", 5], "labels": ["batch", 5], "boxes": ["batch", 5, 4], "queries": ["batch", 5],
         "pred_logits": ["batch", 5, 4], "pred_boxes": ["batch", 5, 4],
     }  # fmt: skip
     assert set(shapes) == {*told["inputs"], *told["outputs"]}
@@ -146,16 +151,17 @@ def test_command_writes_onnx_for_a_deployer(checkpoint, call, tmp_path):
 def test_command_writes_a_program_that_runs_without_detrkit(call, tmp_path):
     checkpoint, out = tmp_path / "plain.safetensors", tmp_path / "plain.pt2"
     save_detector(make(PLAIN), checkpoint)
-    code, text, _ = call(checkpoint, "--format", "torch-export")
+    code, text, _ = call(checkpoint, "--format", "torch-export", "--data", "toy")
     assert code == 0
     assert_same(detrkit.load(checkpoint), torch_export.TorchExportWriter().read(out))
     assert text.splitlines()[0] == str(out)
     assert "pred_logits differ by" in text
+    assert "at most in 10 comparisons" in text, "six images of noise, four of the data"
     assert b"site-packages" not in out.read_bytes()
     done = subprocess.run([sys.executable, "-c", READ_WITHOUT_DETRKIT, out], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    names, mean, logits, boxes = json.loads(done.stdout)
-    assert (len(names), len(mean), logits, boxes) == (3, 3, [3, 5, 4], [3, 5, 4])
+    names, mean, scores, boxes = json.loads(done.stdout)
+    assert (len(names), len(mean), scores, boxes) == (3, 3, [3, 5], [3, 5, 4])
 
 
 @pytest.mark.parametrize(("format", "name"), [("official", "a.pth"), ("transformers", "a")])
@@ -219,6 +225,53 @@ def test_no_difference_escapes(wrong):
     assert len(checked(Path("a"), lambda: found[::2], 1e-4)) == 2
     with pytest.raises(ExportError, match=r"a: what was written cannot be used; it is not kept; got \(division"):
         checked(Path("a"), lambda: [1 / 0], 1e-4)
+
+
+@pytest.mark.fast
+def test_queries_may_change_places_but_not_what_they_say():
+    torch.manual_seed(0)
+    here = LayerOutput(3 * torch.randn(6, 4), torch.rand(6, 4))
+    order = torch.tensor([0, 2, 1, 3, 5, 4])
+    assert max(apart(here, LayerOutput(*(part[order] for part in here)), 1e-4).values()) == 0
+    for part in range(2):
+        wrong = [x[order].clone() for x in here]
+        wrong[part][3, 1] += 0.01
+        assert max(apart(here, LayerOutput(*wrong), 1e-4).values()) > 1e-3
+    twice = LayerOutput(*(part[[0, 0, 1, 2, 3, 4]] for part in here))
+    assert max(apart(here, twice, 1e-4).values()) > 0.1
+    assert apart(here, LayerOutput(here.pred_logits, here.pred_boxes * torch.nan), 1e-4)["pred_boxes"] == float("inf")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("selection", ["argmax", "topk(k=7)"])
+def test_no_wrong_detection_escapes(selection):
+    model = make({**TINY, "selection": selection, "num_classes": 3, "classification": "focal"})
+    last, sizes = LayerOutput(torch.randn(2, 5, 3), torch.rand(2, 5, 4)), torch.tensor([[30, 40], [50, 20]])
+    right = detections(model, last, sizes)
+    assert [max(amounts.values()) for amounts in selected(model, last, right, sizes)] == [0, 0]
+
+    def worst(**changes):
+        return max(selected(model, last, right._replace(**changes), sizes)[1].values())
+
+    assert worst(scores=right.scores + 0.01) > 1e-3
+    assert worst(boxes=right.boxes + 1) > 1e-3
+    assert worst(boxes=right.boxes[:, :, [1, 0, 3, 2]]) > 1e-3
+    assert worst(labels=(right.labels + 1) % 3) > 1e-3
+    assert worst(queries=right.queries.flip(1)) > 1e-3
+    assert worst(**{name: part[:, [0, 0, *range(2, part.shape[1])]] for name, part in right._asdict().items()}) > 1e-3
+    assert worst(**{name: part.flip(1) for name, part in right._asdict().items()}) > 1e-3
+
+
+@pytest.mark.fast
+@torch.inference_mode()
+def test_only_what_rounding_changes_is_left_out():
+    """Ranks of tokens that are as good as equal, and nothing else."""
+    model = make({**TINY})
+    sample = noise(model, 2, 64, 96)
+    output = model(sample.images, sample.mask)
+    expected = LayerOutput(output.pred_logits, output.pred_boxes)
+    assert not undecided(model, sample, 1, expected, 1e-4)
+    assert undecided(model, sample, 1, expected._replace(pred_boxes=expected.pred_boxes + 0.01), 1e-4)
 
 
 class OneSize(nn.Module):

@@ -4,12 +4,16 @@ from copy import deepcopy
 
 import pytest
 import torch
+from parity import draw_scene, randomize_
 from torch import nn
 
 import detrkit
 from detrkit.backbones import Backbone
+from detrkit.convolution import RepConv
 from detrkit.errors import ConfigError
+from detrkit.export.comparison import difference
 from detrkit.folding import WITH_FIXED_STATISTICS, convolutions_before, folded
+from detrkit.queries._groups import GroupedQueries
 
 TRUNKS = [
     "torchvision(model='resnet18')",
@@ -25,6 +29,7 @@ TRUNKS = [
     "timm(model='test_efficientnet', norm='batch')",
     "timm(model='test_vit')",
 ]
+TWINS = [name for name in detrkit.presets() if detrkit.config(name).short_side == 96]
 ALL_FOLDED = {*TRUNKS} - {"torchvision(model='densenet121')"}
 
 
@@ -46,6 +51,11 @@ def norms(module):
 
 def farthest(found, expected):
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, expected, strict=True))
+
+
+def last(output):
+    """The answer: logits and boxes of the last layer."""
+    return output.pred_logits, output.pred_boxes
 
 
 @pytest.mark.parametrize(
@@ -96,8 +106,8 @@ def test_a_folded_detector_says_the_same(exact):
     mask[1, 50:], mask[1, :, 70:] = True, True
     images[1, :, 50:] = 3.0  # seen by what does not hide it
     copy = folded(model)
-    assert farthest(copy(images, mask).pair, model(images, mask).pair) < 1e-10
-    assert farthest(copy(images).pair, model(images).pair) < 1e-10
+    assert farthest(last(copy(images, mask)), last(model(images, mask))) < 1e-10
+    assert farthest(last(copy(images)), last(model(images))) < 1e-10
     assert copy.label_space == model.label_space
 
 
@@ -108,11 +118,53 @@ def test_convolutions_of_neck_and_encoder_fold_too():
     model = alive(detrkit.build("rt_detr_tiny", backbone="resnet_vd(model='r18')", num_queries=5))
     copy, images = folded(model), torch.rand(2, 3, 96, 64, dtype=torch.float64)
     assert norms(copy) == []
-    assert farthest(copy(images).pair, model(images).pair) < 1e-11
-    assert farthest(copy.float()(images.float()).pair, model(images).pair) < 1e-5
+    assert farthest(last(copy(images)), last(model(images))) < 1e-11
+    assert farthest(last(copy.float()(images.float())), last(model(images))) < 1e-5
     convolutions = [sum(isinstance(m, nn.Conv2d) for m in each.encoder.modules()) for each in (model, copy)]
     assert convolutions[0] - convolutions[1] == 2  # the small branches of one block up and one down
     assert len(norms(model)) > 30, "the model itself was folded"
+
+
+@pytest.mark.parametrize("name", TWINS)
+@torch.no_grad()
+def test_every_member_says_the_same(name):
+    """With statistics, scales and heads as training leaves them, in float32 as in float64."""
+    model = randomize_(detrkit.build(name), torch.Generator().manual_seed(0)).eval()
+    square = model.config.square
+    images, mask = draw_scene(torch.Generator().manual_seed(1), (96, 96), (96, 96) if square else (64, 80))
+    expected = model(images.float(), None if square else mask)
+    assert expected.pred_boxes.std(1).max() > 0.01, "queries that agree would hide mistakes"
+    copy = model.for_inference()
+    found = copy(images.float(), None if square else mask)
+    scores = [model.classification.scores(output.pred_logits) for output in (found, expected)]
+    assert difference(scores[1], scores[0]) <= 1e-5
+    assert difference(expected.pred_boxes, found.pred_boxes) <= 1e-5
+    assert len(found.logits) == 1
+    model.double()
+    assert farthest(last(model.for_inference()(images, mask)), last(model(images, mask))) < 1e-10
+    assert copy.denoising is None
+    assert not any(isinstance(part, RepConv | GroupedQueries) for part in copy.modules())
+    assert not any(isinstance(norm, nn.BatchNorm2d) for norm in norms(copy))
+
+
+GONE = {
+    "dn_detr_tiny": ["queries.labels.weight"],  # but for one row
+    "dino_tiny": ["queries.labels.weight"],
+    "rt_detr_tiny": ["queries.labels.weight", "class_embed.0.bias", "encoder.top_down.0.blocks.0.narrow.conv.weight"],
+    "lw_detr_small_tiny": ["queries.groups.1.class_embed.weight", "backbone.blocks.0.ls1.gamma"],
+    "rf_detr_tiny": ["queries.groups.1.class_embed.weight", "backbone.mask_token", "backbone.blocks.0.ls1.gamma"],
+}
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_what_only_training_asks_for_is_gone(name):
+    model = detrkit.build(name)
+    copy = model.for_inference()
+    before, after = (dict(each.named_parameters()) for each in (model, copy))
+    for gone in GONE[name]:
+        assert gone in before
+        assert gone not in after or len(after[gone]) < len(before[gone])
+    assert sum(p.numel() for p in after.values()) < sum(p.numel() for p in before.values())
 
 
 @pytest.mark.fast

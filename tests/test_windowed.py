@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import detrkit
+from detrkit.checkpoints import save_transformers
 from detrkit.config import difference
 from detrkit.criterion import SetCriterion
 from detrkit.errors import CheckpointError, ConfigError
@@ -151,6 +152,43 @@ def test_same_answers_as_transformers(tmp_path, name, seed):
     check_close(found.proposals.boxes, expected.enc_outputs_coord_logits, "from transformers", rtol=early)
     check_close(found.pred_logits, expected.logits, "from transformers", rtol=1e-5)
     check_close(found.pred_boxes, expected.pred_boxes, "from transformers", rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_folders_that_we_write_are_theirs(tmp_path, name):
+    """transformers reads them with all weights and gives the same answers; so do we, to the bit."""
+    transformers = pytest.importorskip("transformers")
+    theirs, ours = pair(name, 5, tmp_path / "theirs")
+    for names in ("v4", "v5") if name.startswith("lw") else ("v4",):
+        folder = tmp_path / names
+        save_transformers(ours.float(), folder, names=names)
+        read, told = transformers.AutoModelForObjectDetection.from_pretrained(folder, output_loading_info=True)
+        assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        images = smooth(MODELS[name][0], 5)
+        check_close(read.double().eval()(images).logits, theirs.eval()(images).logits, "written again", rtol=1e-6)
+        assert type(transformers.AutoImageProcessor.from_pretrained(folder)).__name__.startswith(("Def", "RfDetr"))
+        back = detrkit.load(folder)
+        assert back.config == ours.config
+        assert all(torch.equal(value, ours.state_dict()[key]) for key, value in back.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "message"),
+    [
+        ("lw_detr_small_tiny", {}, "selection.*topk.k=20"),
+        ("lw_detr_small", {"group_detr": 1}, "group_detr.*at least 2"),
+        ("lw_detr_small", {"neck": "projector(norm='layer')"}, "neck.*projector"),
+        ("lw_detr_small", {"short_side": 600, "long_side": 600}, "short_side.*multiple of 64"),
+        ("lw_detr_small", {"positional": "sine"}, "positional"),
+    ],
+)
+def test_what_folders_cannot_tell_is_refused(tmp_path, preset, changes, message):
+    with torch.device("meta"):
+        model = detrkit.build(preset, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        save_transformers(model, tmp_path / "hub")
+    assert not (tmp_path / "hub").exists()
 
 
 @pytest.mark.parametrize("name", ["lw", "lw, several scales"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -125,6 +125,11 @@ class PlainTransformer(Backbone):
                 maps.append(self.joined(patches, height, width).permute(0, 3, 1, 2)[..., :rows, :columns])
         return maps
 
+    def folded(self) -> Self:
+        """The same without the blocks behind the last map, scales folded into what they scale."""
+        self.blocks = nn.ModuleList(block.folded() for block in self.blocks[: max(self.taken)])  # type: ignore[operator]
+        return self
+
     def positions(self, height: int, width: int) -> Float[Tensor, "1 H W C"]:
         """The table of positions, stretched."""
         table = self.pos_embed[:, 1:].unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)
@@ -135,7 +140,7 @@ class PlainTransformer(Backbone):
         height, width = (size // self.windows for size in cells.shape[1:3])
         if self.swapped:
             height, width = width, height
-        tiles = cells.reshape(len(cells), self.windows, height, self.windows, width, -1)
+        tiles = cells.reshape(cells.shape[0], self.windows, height, self.windows, width, -1)
         return tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def joined(self, tokens: Float[Tensor, "B _ T C"], height: int, width: int) -> Float[Tensor, "B H W C"]:
@@ -158,6 +163,14 @@ class Block(nn.Module):
         together = self.norm1(tokens).flatten(0, 1) if alone else self.norm1(tokens).flatten(1, 2)
         tokens = tokens + self.ls1(self.attn(together).reshape(tokens.shape))
         return tokens + self.ls2(self.mlp(self.norm2(tokens)))
+
+    def folded(self) -> Self:
+        """The same, each scale folded into the linear layer before it."""
+        for scale, linear in ((self.ls1, self.attn.proj), (self.ls2, self.mlp.linear2)):
+            linear.weight *= scale.gamma[:, None]
+            linear.bias *= scale.gamma
+        self.ls1 = self.ls2 = nn.Identity()
+        return self
 
 
 class LayerScale(nn.Module):

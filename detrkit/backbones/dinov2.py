@@ -63,3 +63,8 @@ class Dinov2Backbone(PlainTransformer):
         # stands for hidden patches in pretraining; published weights have it
         self.mask_token = nn.Parameter(torch.zeros(1, width), requires_grad=False)
         self.fill(weights)
+
+    def folded(self) -> Self:
+        """As the template, without what stands for hidden patches."""
+        del self.mask_token
+        return super().folded()

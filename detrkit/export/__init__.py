@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from detrkit.errors import DetrkitError, nearest
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from detrkit.model import Detector
 
 
@@ -78,8 +80,8 @@ class Writer(ABC):
         """Write the detector to a path that does not exist yet."""
 
     @abstractmethod
-    def differences(self, model: Detector, path: Path) -> Iterable[Difference]:
-        """Read what was written and compare it with the detector."""
+    def differences(self, model: Detector, path: Path, photographs: Iterable[Image]) -> Iterable[Difference]:
+        """Read what was written and compare it with the detector; programs on these photographs too."""
 
     def interface(self, model: Detector) -> dict[str, dict[str, str]]:
         """Type and shape of each of the ``inputs`` and ``outputs``; empty where the format holds no program."""
@@ -110,18 +112,25 @@ class Export:
 
 
 def export(
-    model: Detector, path: str | Path, format: str = "onnx", *, say: Callable[[str], object] = lambda line: None
+    model: Detector,
+    path: str | Path,
+    format: str = "onnx",
+    *,
+    photographs: Iterable[Image] = (),
+    say: Callable[[str], object] = lambda line: None,
 ) -> Export:
     """Write a detector in a format of `FORMATS`, and keep the file only if it says what the detector says.
 
-    Programs take ``images`` [B, 3, H, W] float32 normalised and ``mask`` [B, H, W] bool, True = padding (all False when
-    nothing is padded), for any B, H and W, and give ``pred_logits`` [B, Q, C] and ``pred_boxes`` [B, Q, 4] of the last
-    layer; see `detrkit.export.program`.
+    Programs are folded. They take ``images`` [B, 3, H, W] float32 normalised, ``orig_size`` [B, 2] int64 (height,
+    width), and ``mask`` [B, H, W] bool, True = padding (all False when nothing is padded), for any B, H and W. Where
+    images become squares, H and W are their sides and there is no mask. They give detections as
+    `detrkit.prediction.Found`, and the ``pred_logits`` [B, Q, C] and ``pred_boxes`` [B, Q, 4] behind them.
 
     Args:
         model: in evaluation mode, on the CPU, in float32.
         path: the file to write; the one that is there is replaced in one step, at the end.
         format: a name of `FORMATS`.
+        photographs: RGB images on which programs are compared, beside noise.
         say: is told what is being done, a line each.
 
     Raises:
@@ -145,7 +154,7 @@ def export(
         say(f"writing {format}: {path}")
         writer.write(model, temporary)
         say("comparing it with the detector")
-        found = checked(path, lambda: writer.differences(model, temporary), writer.tolerance)
+        found = checked(path, lambda: writer.differences(model, temporary, photographs), writer.tolerance)
     worst = {what: max(d.amount for d in found if d.what == what) for what in dict.fromkeys(d.what for d in found)}
     return Export(
         path,

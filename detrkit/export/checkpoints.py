@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -11,13 +11,15 @@ from detrkit.checkpoints.interchange import save_official, save_transformers
 from detrkit.export import Difference, Writer
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from detrkit.model import Detector
 
 
 class CheckpointWriter(Writer):
     """Template of the formats that `detrkit.load` reads: the weights must come back bit by bit."""
 
-    def differences(self, model: Detector, path: Path) -> Iterator[Difference]:
+    def differences(self, model: Detector, path: Path, photographs: Iterable[Image]) -> Iterator[Difference]:
         """Load the detector and compare every entry of both state dicts; infinite where one has no counterpart."""
         here, there = model.state_dict(), load(path).state_dict()
         for name in sorted({*here, *there}):

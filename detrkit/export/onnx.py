@@ -7,20 +7,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 import torch
 from torch import Tensor
 
 from detrkit.export import ExportError
-from detrkit.export.program import INPUTS, OUTPUTS, Program, ProgramWriter, description, trace, untraceable
+from detrkit.export.program import OUTPUTS, Program, ProgramWriter, axes, description, trace, untraceable
 
 if TYPE_CHECKING:
     from detrkit.model import Detector
 
 OPSET = 18  # what PyTorch's exporter writes without converting; read by ONNX Runtime from 1.14 on
 IR_VERSION = 8  # that of opset 18
-AXES = {"images": {0: "batch", 2: "height", 3: "width"}, "mask": {0: "batch", 1: "height", 2: "width"}}
 LARGEST = 2**31 - 1  # bytes of one protobuf file
 
 
@@ -52,9 +51,11 @@ class OnnxWriter(ProgramWriter):
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-        def program(images: Tensor, mask: Tensor) -> list[Tensor]:
-            found = session.run(list(OUTPUTS), {"images": images.numpy(), "mask": mask.numpy()})
-            return [torch.from_numpy(array) for array in found]
+        names = [given.name for given in session.get_inputs()]
+
+        def program(*inputs: Tensor) -> list[Tensor]:
+            given = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+            return [torch.from_numpy(array) for array in session.run(list(OUTPUTS), given)]
 
         return program
 
@@ -72,14 +73,23 @@ def translate(model: Detector) -> torch.onnx.ONNXProgram:
                 program,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=INPUTS,
+                input_names=list(axes(model)),
                 output_names=OUTPUTS,
-                dynamic_shapes=AXES,
+                dynamic_shapes=axes(model),
+                custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise untraceable(model, error) from error
     return cast(torch.onnx.ONNXProgram, translated)
+
+
+def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """A stable sort in ONNX, whose TopK ranks equal numbers by their place; PyTorch's exporter has none."""
+    from onnxscript import opset18
+
+    op: Any = opset18
+    return op.TopK(x, op.Gather(op.Shape(x), op.Constant(value_ints=[dim])), axis=dim, largest=int(descending))
 
 
 @contextmanager

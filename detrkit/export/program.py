@@ -1,31 +1,35 @@
-"""What the formats that hold a program share: the program itself, what a deployer must know, and the comparison."""
+"""What the formats that hold a program share: the program itself, and what a deployer must know."""
 
 from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
+from PIL import Image
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 import detrkit
 from detrkit.export import Difference, ExportError, Writer
+from detrkit.export.comparison import Sample, compare, noise
+from detrkit.folding import fold
+from detrkit.outputs import LayerOutput
+from detrkit.prediction import Found, detections
 from detrkit.preprocessing import statistics
 
 if TYPE_CHECKING:
     from detrkit.model import Detector
 
-INPUTS = ("images", "mask")
-OUTPUTS = ("pred_logits", "pred_boxes")
-LONGEST_CHECKED_SIDE = 160
-FARTHEST_PIXEL = 2.0
+OUTPUTS = (*Found._fields, *LayerOutput._fields)
 
-Program = Callable[[Tensor, Tensor], Sequence[Tensor]]
+Program = Callable[..., Sequence[Tensor]]
+"""Images, original sizes and, where images are padded, their mask -> what `OUTPUTS` names."""
 
 
 class ProgramWriter(Writer):
@@ -35,51 +39,78 @@ class ProgramWriter(Writer):
 
     @abstractmethod
     def read(self, path: Path) -> Program:
-        """The program in a file: images and mask -> logits and boxes."""
+        """The program in a file."""
 
-    def differences(self, model: Detector, path: Path) -> Iterator[Difference]:
-        """Run the program on batches of several sizes."""
-        return compare(model, self.read(path))
+    def differences(self, model: Detector, path: Path, photographs: Iterable[Image.Image]) -> Iterator[Difference]:
+        """Run the program on batches of several sizes, and on the photographs."""
+        return compare(model, self.read(path), photographs, self.tolerance)
 
     def interface(self, model: Detector) -> dict[str, dict[str, str]]:
         """What goes in and comes out, with names for what varies."""
-        queries, logits = model.config.num_queries, model.classification.num_logits
+        queries, logits, classes = model.config.num_queries, model.classification.num_logits, model.config.num_classes
+        found = model.selection.select(torch.zeros(1, queries, classes)).scores.shape[1]
+        side = model.config.short_side
+        sides = f"{side}, {side}" if model.config.square else "height, width"
+        inputs = {
+            "images": f"float32 [batch, 3, {sides}], normalised",
+            "orig_size": "int64 [batch, 2], height and width of the original images",
+            "mask": "bool [batch, height, width], True = padding; all False when nothing is padded",
+        }
         return {
-            "inputs": {
-                "images": "float32 [batch, 3, height, width], normalised",
-                "mask": "bool [batch, height, width], True = padding; all False when nothing is padded",
-            },
+            "inputs": {name: inputs[name] for name in axes(model)},
             "outputs": {
+                "scores": f"float32 [batch, {found}], best first",
+                "labels": f"int64 [batch, {found}], rows of class_names",
+                "boxes": f"float32 [batch, {found}, 4], x1 y1 x2 y2 in pixels of the original image",
+                "queries": f"int64 [batch, {found}], the query behind each",
                 "pred_logits": f"float32 [batch, {queries}, {logits}]",
                 "pred_boxes": f"float32 [batch, {queries}, 4], cxcywh in [0, 1] of the unpadded image",
             },
         }
 
 
-class LastLayer(nn.Module):
-    """A detector as other programs see it: two tensors in, two tensors out."""
+class Deployed(nn.Module):
+    """A detector as other programs see it: images in, detections out; folded, without what training alone asks for.
 
-    def __init__(self, detector: Detector) -> None:
+    Args:
+        model: the detector; stays as it is.
+    """
+
+    def __init__(self, model: Detector) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector = deepcopy(model)
+        fold(self.detector)
 
     def forward(
-        self, images: Float[Tensor, "B 3 H W"], mask: Bool[Tensor, "B H W"]
-    ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q 4"]]:
-        """Logits and boxes (cxcywh in [0, 1] of the unpadded image) of the last layer; mask is True at padding."""
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        orig_size: Int64[Tensor, "B 2"],
+        mask: Bool[Tensor, "B H W"] | None = None,
+    ) -> tuple[Tensor, ...]:
+        """What `OUTPUTS` names: the detections by the model's own selection, and what they were selected from."""
         output = self.detector(images, mask)
-        return output.pred_logits, output.pred_boxes
+        last = LayerOutput(output.pred_logits, output.pred_boxes)
+        return (*detections(self.detector, last, orig_size), *last)
 
 
-class Batch(NamedTuple):
-    """Normalised images [B, 3, H, W], zero where padded, and their mask [B, H, W], True = padding."""
+def axes(model: Detector) -> dict[str, dict[int, str]]:
+    """The inputs of a detector's program, in order, with their axes that vary.
 
-    images: Float[Tensor, "B 3 H W"]
-    mask: Bool[Tensor, "B H W"]
+    Where images become squares they are all of one size and never padded: there is no mask, and whatever depends on
+    the size alone is a constant of the program.
+    """
+    batch = {0: "batch"}
+    if model.config.square:
+        return {"images": batch, "orig_size": batch}
+    return {
+        "images": {**batch, 2: "height", 3: "width"},
+        "orig_size": batch,
+        "mask": {**batch, 1: "height", 2: "width"},
+    }
 
 
 def trace(model: Detector) -> ExportedProgram:
-    """The detector as a graph of PyTorch's operators, for any batch and size that the detector takes.
+    """The detector as a graph of PyTorch's operators, for any batch, and any size that the detector takes.
 
     Only images of a single cell a side at the coarsest stride are left out, since a size of one is a constant to the
     tracer.
@@ -87,10 +118,10 @@ def trace(model: Detector) -> ExportedProgram:
     Raises:
         ExportError: a part that cannot be traced, or only for images of one size.
     """
-    stride = model.backbone.strides[-1]
-    example = random_batch(2, 2 * stride + 1, 3 * stride)
+    stride, side = model.backbone.strides[-1], model.config.short_side
+    example = noise(model, 2, *((side, side) if model.config.square else (2 * stride + 1, 3 * stride)))
     try:
-        program = traced(LastLayer(model), *example)
+        program = traced(Deployed(model), axes(model), example.inputs)
     except Exception as error:  # whatever a part's code or the tracer raises, the export has failed
         raise untraceable(model, error, example) from error
     for node in program.graph.nodes:
@@ -98,22 +129,25 @@ def trace(model: Detector) -> ExportedProgram:
     return program
 
 
-def traced(module: nn.Module, *example: Tensor) -> ExportedProgram:
-    """The graph of a module whose inputs vary in every axis but that of the colours."""
-    shapes = tuple({axis: Dim.DYNAMIC for axis in range(x.ndim) if x.ndim < 4 or axis != 1} for x in example)
-    return torch.export.export(module, example, dynamic_shapes=shapes)
+def traced(module: nn.Module, varying: dict[str, dict[int, str]], inputs: Sequence[Tensor]) -> ExportedProgram:
+    """The graph of a module, axes of its inputs free to vary."""
+    shapes = tuple(dict.fromkeys(named, Dim.DYNAMIC) for named in varying.values())
+    return torch.export.export(module, tuple(inputs), dynamic_shapes=shapes)
 
 
-def untraceable(model: Detector, error: Exception, example: Batch | None = None) -> ExportError:
+def untraceable(model: Detector, error: Exception, example: Sample | None = None) -> ExportError:
     """The sentence about a detector that no exporter takes; names the part where it can be told."""
     config, blamed = model.config, ["encoder_attention", "decoder_self_attention", "decoder_cross_attention"]
     if example is not None:
-        for name, part, given in (
-            ("backbone", model.backbone, example.images),
-            ("positional", model.positional, example.mask),
+        mask = torch.zeros_like(example.images[:, 0], dtype=torch.bool)
+        images_vary = axes(model)["images"]
+        mask_varies = {max(axis - 1, 0): name for axis, name in images_vary.items()}
+        for name, part, given, varying in (
+            ("backbone", model.backbone, example.images, images_vary),
+            ("positional", model.positional, mask, mask_varies),
         ):
             try:
-                _ = part is None or traced(part, given)
+                _ = part is None or traced(part, {name: varying}, [given])
             except Exception:  # as above
                 blamed = [name]
     return ExportError(
@@ -139,40 +173,3 @@ def description(model: Detector) -> dict[str, str]:
         "std": json.dumps(std),
         "config": json.dumps(config.to_dict()),
     }
-
-
-def random_batch(batch: int, height: int, width: int) -> Batch:
-    """Noise, the same at each call; the first image fills its place, the others leave ever more padding."""
-    generator = torch.Generator().manual_seed(batch * height * width)
-    images = torch.randn(batch, 3, height, width, generator=generator).clamp_(-FARTHEST_PIXEL, FARTHEST_PIXEL)
-    mask = torch.zeros(batch, height, width, dtype=torch.bool)
-    for index in range(batch):
-        mask[index, height - index * height // (2 * batch) :] = True
-        mask[index, :, width - index * width // (3 * batch) :] = True
-    return Batch(images.masked_fill_(mask[:, None], 0), mask)
-
-
-def shapes(model: Detector) -> list[tuple[int, int, int]]:
-    """Batch, height and width of the comparisons: one image as large as it is meant to be, and small padded batches."""
-    config, least = model.config, model.backbone.strides[-1] + 1  # two cells
-    side = min(config.long_side, LONGEST_CHECKED_SIDE)
-    sizes = [(config.short_side, config.long_side), (-(-3 * side // 4), side), (side, 2 * side // 3 + 1)]
-    return [(batch, max(height, least), max(width, least)) for batch, (height, width) in enumerate(sizes, 1)]
-
-
-@torch.inference_mode()
-def compare(model: Detector, program: Program) -> Iterator[Difference]:
-    """Largest difference of each output on batches of several sizes; infinite where the shapes differ.
-
-    In units of the output's largest number where that is above 1, since float32 rounds large logits more coarsely.
-
-    Where nothing is padded, the detector is given no mask and the program one that is False everywhere.
-    """
-    for shape in shapes(model):
-        images, mask = random_batch(*shape)
-        expected = model(images, mask if mask.any() else None)
-        found = program(images, mask)
-        for name, here, there in zip(OUTPUTS, (expected.pred_logits, expected.pred_boxes), found, strict=True):
-            apart = (here - there).abs().max() if here.shape == there.shape else torch.tensor(float("inf"))
-            amount = float(apart / here.abs().max().clamp(min=1))
-            yield Difference(name, "batch {}, {} x {} pixels".format(*shape), amount)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from detrkit.folding import Foldable
 from detrkit.queries import ObjectQueries
 from detrkit.transformer import Memory, Proposals, Queries
 
@@ -29,6 +30,11 @@ class GroupedQueries(ObjectQueries):
         """As the first source; what others would say gets a gradient, of zero."""
         first, *others = (source.embed(labels) for source in self.groups)  # type: ignore[operator]
         return first + 0 * sum(others)
+
+    def folded(self) -> nn.Module:
+        """The first source, folded too if it can be."""
+        first = self.groups[0]
+        return first.folded() if isinstance(first, Foldable) else first
 
     def forward(self, memory: Memory) -> Queries:
         """As the contract; in training, as many queries of each source, group after group."""

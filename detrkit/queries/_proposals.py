@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -63,9 +63,10 @@ class TwoStageQueries(ObjectQueries):
         """A square around every token's cell, and whether the token may propose: neither padding nor at the border."""
         centres = needed(cell_centres(memory), LEVELS, self)
         sides = [
-            SIDE * 2.0**level for level, (height, width) in enumerate(memory.shapes) for _ in range(height * width)
+            centres.new_full((height * width,), SIDE * 2.0**level)
+            for level, (height, width) in enumerate(memory.shapes)
         ]
-        side = centres.new_tensor(sides)[None, :, None].expand(centres.shape[0], -1, 2)
+        side = torch.cat(sides)[None, :, None].expand(centres.shape[0], -1, 2)
         boxes = torch.cat([centres, side], dim=-1)
         usable = ((boxes > NEAREST) & (boxes < 1 - NEAREST)).all(-1, keepdim=True)
         return boxes, usable if memory.padding is None else usable & ~memory.padding[..., None]
@@ -127,6 +128,11 @@ class LabelledProposalQueries(SelectedProposals):
     def embed(self, labels: Int64[Tensor, "*B"]) -> Float[Tensor, "*B D"]:
         """Embeddings of labels."""
         return self.labels(labels)
+
+    def folded(self) -> Self:
+        """The same without what embeds labels, which only denoising asks for."""
+        del self.labels
+        return self
 
 
 def pick(x: Float[Tensor, "B N D"], chosen: Int64[Tensor, "B Q 1"]) -> Float[Tensor, "B Q D"]:

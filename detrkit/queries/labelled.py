@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import ClassVar, Self, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -39,6 +39,11 @@ class LabelledQueries(ObjectQueries):
         """Embeddings of labels, with the indicator set."""
         known = self.labels(labels)
         return torch.cat([known, torch.ones_like(known[..., :1])], dim=-1)
+
+    def folded(self) -> Self:
+        """The same with the row for unknown alone; the others serve denoising."""
+        self.labels = nn.Embedding.from_pretrained(self.labels.weight[-1:])
+        return self
 
     def forward(self, memory: Memory) -> Queries:
         """The same for every image: one content for all, references [B, Q, 4]."""

@@ -120,7 +120,8 @@ class DeformableReading(Reading):
         if memory.valid is not None:
             around = around * memory.valid[:, None].repeat(1, 1, 1, references.shape[-1] // 2)
         around = around[:, :, None, :, None]
-        cells = offsets.new_tensor([(width, height) for height, width in memory.shapes])[:, None]
+        sizes = [(width, height) for height, width in memory.shapes]
+        cells = torch.tensor(sizes, dtype=offsets.dtype, device=offsets.device)[:, None]  # new_tensor fixes what varies
         if references.shape[-1] == 4:
             share = self.offset_scale / offsets.new_tensor(self.points)[:, None, None]
             points = around[..., :2] + offsets * share * around[..., 2:]

@@ -96,6 +96,10 @@ class Layout(ABC):
     def told(self, config: DetectorConfig, spelling: str) -> dict[str, Any]:
         """What a file says beside tensors, the inverse of `config`."""
 
+    def completed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict in its names as a file holds it, the inverse of `prepared`."""
+        return tensors
+
     def files(self, model: Detector, told: Mapping[str, Any], spelling: str) -> dict[str, dict[str, Any]]:
         """The tables that stand beside the tensors in a folder, by file name."""
         return {}
@@ -306,7 +310,7 @@ def express(
             expected=expected,
         )
     told = chosen.layout.told(model.config, chosen.spelling)
-    return chosen, chosen.renaming.from_ours(model.state_dict()), told
+    return chosen, chosen.layout.completed(chosen.renaming.from_ours(model.state_dict())), told
 
 
 def with_dilation(foreign: Foreign, dilation: bool | None) -> Foreign:

@@ -36,6 +36,12 @@ def function_of(attention: str | None) -> Function | None:
     return kind and Function(kind, {"heads": settings.get("heads", 8)})
 
 
+def settings_of(spec: str, role: str) -> dict[str, Any]:
+    """All settings of a spec, those of the component's defaults included."""
+    parsed = Spec.parse(spec)
+    return {**REGISTRY.signature(role, parsed.name).settings, **parsed.settings}
+
+
 def with_settings(spec: str, settings: Mapping[str, Any], role: str) -> str:
     """A spec with these settings, of which those are left out that are the component's defaults."""
     parsed = Spec.parse(spec)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+
+import torch
+from torch import Tensor
 
 from detrkit.checkpoints.foreign import Foreign
 from detrkit.checkpoints.layouts._renaming import Row
 
 OURS = "queries.groups.#"
 TABLES = re.compile(r"(?:(?:model\.)?reference_point_embed|refpoint_embed|(?:model\.)?query_feat)\.weight")
+PART = re.compile(r"(.+)\.(\d+)\.weight")
 HEAD = re.compile(r"\w+\.enc_output\.\d+\.weight")
 
 
@@ -40,3 +45,13 @@ def cut(foreign: Foreign) -> Foreign:
             sources |= dict.fromkeys(names, sources[name])
             del tensors[name], sources[name]
     return replace(foreign, tensors=tensors, sources=sources)
+
+
+def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Entries with the tables of queries whole, the inverse of `cut`; groups stand in their order."""
+    found: dict[str, list[Tensor]] = {}
+    for name, tensor in tensors.items():
+        part = PART.fullmatch(name)
+        table = f"{part[1]}.weight" if part else name
+        found.setdefault(table if TABLES.fullmatch(table) else name, []).append(tensor)
+    return {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in found.items()}

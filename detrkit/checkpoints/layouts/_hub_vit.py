@@ -6,9 +6,17 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
+from torch import Tensor
+
 from detrkit.checkpoints.foreign import Foreign
-from detrkit.checkpoints.layouts._attentions import Arguments, with_settings
-from detrkit.checkpoints.layouts._groups import cut, head_rows, number_of_groups, table_rows
+from detrkit.checkpoints.layouts._attentions import (
+    Arguments,
+    refused_attentions,
+    settings_of,
+    told_of_attentions,
+    with_settings,
+)
+from detrkit.checkpoints.layouts._groups import cut, head_rows, joined, number_of_groups, table_rows
 from detrkit.checkpoints.layouts._hub import WORDS, Hub, dense_rows
 from detrkit.checkpoints.layouts._hub_config import (
     PREPROCESSING_AS_OURS,
@@ -21,6 +29,7 @@ from detrkit.checkpoints.layouts._parts import Refusal
 from detrkit.checkpoints.layouts._renaming import Row
 from detrkit.checkpoints.layouts._sizes import Sizes
 from detrkit.config import DetectorConfig
+from detrkit.specs import Spec
 
 TRUNK, PROJECTOR = "model.backbone.backbone", "model.backbone.projector"
 SHOWN = {
@@ -87,10 +96,11 @@ def decoder_rows() -> list[Row]:
 
 
 class VitHub(Hub):
-    """Template of a plain transformer, a projector and groups of queries; read, not written.
+    """Template of a plain transformer, a projector and groups of queries.
 
     Attributes:
         backbone: the component of the trunk.
+        neck_fixed: settings of the projector with the only value that is its function.
         trunk_kind: its ``model_type``.
         trunk: our settings of it -> fields of its ``backbone_config``.
         trunk_silent: what transformers takes where that says nothing.
@@ -98,6 +108,8 @@ class VitHub(Hub):
     """
 
     backbone: ClassVar[str]
+    neck_fixed: ClassVar[Mapping[str, Any]]
+    varies = Hub.varies | {"group_detr", "selection"}
     trunk_kind: ClassVar[str]
     trunk: ClassVar[Mapping[str, str]] = {
         "width": "hidden_size",
@@ -132,6 +144,14 @@ class VitHub(Hub):
     @abstractmethod
     def neck_in(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """Settings of the projector."""
+
+    @abstractmethod
+    def told_of_windows(self, trunk: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of ``backbone_config``, the inverse of `windows_in`."""
+
+    @abstractmethod
+    def told_of_neck(self, neck: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of ``config.json``, the inverse of `neck_in`."""
 
     def prepared(self, foreign: Foreign, spelling: str) -> Foreign:
         """As the template, with the tables of queries cut into groups."""
@@ -183,9 +203,63 @@ class VitHub(Hub):
         settings = {ours: told[theirs] for ours, theirs in self.trunk.items()}
         return {**settings, "taken": maps_in(foreign, told), **self.windows_in(told)}
 
+    def written(self, names: str, trunk: str) -> list[str]:
+        """As the template; there is one kind of trunk."""
+        return super().written(names, self.backbone)
+
+    def completed(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As the contract, the tables of queries whole."""
+        return joined(tensors)
+
     def refused_parts(self, config: DetectorConfig, spelling: str) -> Iterator[Refusal]:
-        """Everything: these folders are read only."""
-        yield Refusal("queries", config.queries, "those of another member: LW-DETR and RF-DETR are read only")
+        """As the contract."""
+        base, selection = self.base(spelling), with_settings("topk", {"k": config.num_queries}, "selection")
+        yield from refused_attentions(config, base, self.attentions)
+        for field, name in (("backbone", self.backbone), ("neck", "projector")):
+            if Spec.parse(getattr(config, field)).name != name:
+                yield Refusal(field, getattr(config, field), repr(getattr(base, field)))
+                return
+        neck = settings_of(config.neck, "necks")
+        for field, fits, expected in (
+            ("neck", all(neck[name] == value for name, value in self.neck_fixed.items()), repr(base.neck)),
+            ("positional", config.positional is None, "None"),
+            ("enc_layers", config.enc_layers == 0, "0"),
+            ("group_detr", config.group_detr > 1, "at least 2"),
+            ("selection", Spec.parse(config.selection) == Spec.parse(selection), repr(selection)),
+            ("activation", config.activation in self.activations, " or ".join(self.activations)),
+        ):
+            if not fits:
+                yield Refusal(field, getattr(config, field), expected)
+
+    def told(self, config: DetectorConfig, spelling: str) -> dict[str, Any]:
+        """As the contract."""
+        return {
+            "model_type": self.kinds[0],
+            **{theirs: getattr(config, ours) for theirs, ours in {**SHOWN, **self.words}.items()},
+            **told_of_attentions(config, self.attentions),
+            **self.fixed,
+            **self.told_of_neck(settings_of(config.neck, "necks")),
+        }
+
+    def told_of_trunk(self, config: DetectorConfig, trunk: str) -> dict[str, Any]:
+        """As the template: a whole ``backbone_config``."""
+        settings = settings_of(config.backbone, "backbones")
+        nested = {
+            "model_type": self.trunk_kind,
+            "num_channels": 3,
+            "mlp_ratio": 4,
+            "hidden_act": "gelu",
+            **self.trunk_fixed,
+            **{theirs: settings[ours] for ours, theirs in self.trunk.items()},
+            "out_features": [f"stage{number}" for number in settings["taken"]],
+            **self.told_of_windows(settings),
+        }
+        return {"backbone_config": {"image_size": config.short_side, **nested}}
+
+    def told_of_images(self, config: DetectorConfig) -> dict[str, Any]:
+        """As the template."""
+        size = {"height": config.short_side, "width": config.long_side}
+        return {**PREPROCESSING_AS_OURS, "size": size, "do_pad": False}
 
 
 def maps_in(foreign: Foreign, told: Mapping[str, Any]) -> tuple[int, ...]:

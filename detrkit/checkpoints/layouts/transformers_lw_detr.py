@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, final
 
+from detrkit.checkpoints.layouts._attentions import settings_of
 from detrkit.checkpoints.layouts._hub_vit import (
     IN_FILES,
     IN_MEMORY,
@@ -17,6 +18,7 @@ from detrkit.checkpoints.layouts._hub_vit import (
     decoder_rows,
     projector_rows,
 )
+from detrkit.checkpoints.layouts._parts import Refusal
 from detrkit.checkpoints.layouts._renaming import Renaming, Row
 from detrkit.config import DetectorConfig
 from detrkit.presets import unchecked
@@ -53,6 +55,8 @@ class LwDetr(VitHub):
     kinds = ("lw_detr",)
     architecture = "LwDetrForObjectDetection"
     backbone = "vit"
+    processor = "DeformableDetrImageProcessor"
+    neck_fixed: ClassVar[dict[str, Any]] = {"norm": "batch", "eps": None}
     trunk_kind = "lw_detr_vit"
     trunk_silent: ClassVar[dict[str, Any]] = {
         "hidden_size": 768,
@@ -75,6 +79,13 @@ class LwDetr(VitHub):
         """The preset."""
         return unchecked("lw_detr_small")
 
+    def refused_parts(self, config: DetectorConfig, spelling: str) -> Iterator[Refusal]:
+        """As the template; transformers asks for sides that its windows divide in a way of its own."""
+        yield from super().refused_parts(config, spelling)
+        cut = settings_of(config.backbone, "backbones").get("windows", 1) ** 3
+        if config.short_side % cut:
+            yield Refusal("short_side", config.short_side, f"a multiple of {cut}, which transformers asks for")
+
     def windows_in(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """As the template."""
         return {
@@ -83,9 +94,21 @@ class LwDetr(VitHub):
             "grid": told["pretrain_image_size"] // told["patch_size"],
         }
 
+    def told_of_windows(self, trunk: Mapping[str, Any]) -> dict[str, Any]:
+        """As the template."""
+        return {
+            "num_windows": trunk["windows"] ** 2,
+            "window_block_indices": list(trunk["windowed"]),
+            "pretrain_image_size": trunk["grid"] * trunk["patch"],
+        }
+
     def neck_in(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """As the template."""
         return {"scales": tuple(told.get("projector_scale_factors", ())), "depth": told.get("c2f_num_blocks", 3)}
+
+    def told_of_neck(self, neck: Mapping[str, Any]) -> dict[str, Any]:
+        """As the template."""
+        return {"projector_scale_factors": list(neck["scales"]), "c2f_num_blocks": neck["depth"]}
 
 
 LAYOUT = LwDetr()

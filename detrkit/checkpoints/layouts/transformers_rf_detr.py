@@ -49,6 +49,8 @@ class RfDetr(VitHub):
     kinds = ("rf_detr",)
     architecture = "RfDetrForObjectDetection"
     backbone = "dinov2"
+    processor = "RfDetrImageProcessor"
+    neck_fixed: ClassVar[dict[str, Any]] = {"norm": "layer", "scales": (1.0,)}
     trunk_kind = "rf_detr_dinov2"
     silent: ClassVar[dict[str, Any]] = {**VitHub.silent, "dropout": 0.1}
     trunk_silent: ClassVar[dict[str, Any]] = {
@@ -78,10 +80,18 @@ class RfDetr(VitHub):
         """As the template."""
         return {"windows": told["num_windows"], "grid": told["image_size"] // told["patch_size"], "swapped": True}
 
+    def told_of_windows(self, trunk: Mapping[str, Any]) -> dict[str, Any]:
+        """As the template."""
+        return {"num_windows": trunk["windows"], "image_size": trunk["grid"] * trunk["patch"]}
+
     def neck_in(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """As the template; the class takes another epsilon than the published code where nothing is said."""
         eps = told.get("layer_norm_eps", 1e-5)
         return {"norm": "layer", "depth": told.get("c2f_num_blocks", 3), "eps": None if eps == NORM_EPS else eps}
+
+    def told_of_neck(self, neck: Mapping[str, Any]) -> dict[str, Any]:
+        """As the template."""
+        return {"c2f_num_blocks": neck["depth"], "layer_norm_eps": NORM_EPS if neck["eps"] is None else neck["eps"]}
 
 
 LAYOUT = RfDetr()
