@@ -156,7 +156,8 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.attn = nn.LayerNorm(width, eps=EPS), SelfAttention(width, heads, key_bias)
         self.norm2, self.mlp = nn.LayerNorm(width, eps=EPS), FeedForward(width, FEED_FORWARD * width, 0.0, "gelu")
-        self.ls1, self.ls2 = LayerScale(width, scale), LayerScale(width, scale)
+        self.ls1: nn.Module = LayerScale(width, scale)
+        self.ls2: nn.Module = LayerScale(width, scale)
 
     def forward(self, tokens: Float[Tensor, "B W T C"], alone: bool) -> Float[Tensor, "B W T C"]:
         """Tokens of all windows -> the same; each window alone, or all of an image together."""
@@ -167,9 +168,9 @@ class Block(nn.Module):
     def folded(self) -> Self:
         """The same, each scale folded into the linear layer before it."""
         for scale, linear in ((self.ls1, self.attn.proj), (self.ls2, self.mlp.linear2)):
-            linear.weight *= scale.gamma[:, None]
-            linear.bias *= scale.gamma
-        self.ls1 = self.ls2 = nn.Identity()
+            linear.weight.mul_(scale.get_parameter("gamma")[:, None])
+            linear.bias.mul_(scale.get_parameter("gamma"))
+        self.ls1, self.ls2 = nn.Identity(), nn.Identity()
         return self
 
 
