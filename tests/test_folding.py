@@ -11,7 +11,6 @@ import detrkit
 from detrkit.backbones import Backbone
 from detrkit.convolution import RepConv
 from detrkit.errors import ConfigError
-from detrkit.export.comparison import difference
 from detrkit.folding import WITH_FIXED_STATISTICS, convolutions_before, folded
 from detrkit.queries._groups import GroupedQueries
 
@@ -137,8 +136,8 @@ def test_every_member_says_the_same(name):
     copy = model.for_inference()
     found = copy(images.float(), None if square else mask)
     scores = [model.classification.scores(output.pred_logits) for output in (found, expected)]
-    assert difference(scores[1], scores[0]) <= 1e-5
-    assert difference(expected.pred_boxes, found.pred_boxes) <= 1e-5
+    assert farthest(scores[1], scores[0]) <= 1e-5
+    assert farthest(expected.pred_boxes, found.pred_boxes) <= 1e-5
     assert len(found.logits) == 1
     model.double()
     assert farthest(last(model.for_inference()(images, mask)), last(model(images, mask))) < 1e-10
