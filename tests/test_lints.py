@@ -37,7 +37,12 @@ PLANTS = {
     "shadowed by an alias": ("detrkit/attention/__init__.py", "from x import y as torch", "component's file"),
     "no final": ("detrkit/attention/mine.py", "class A: ...", "@final"),
     "two final": ("detrkit/attention/mine.py", FINAL + FINAL, "@final"),
-    "long file": ("detrkit/x.py", "x = 1\n" * 401, "401 lines"),
+    "a name from nowhere": (
+        "detrkit/x.py",
+        "def f() -> dict[N, 'B N']:\n    return nearset(1)",
+        "nearset is bound nowhere",
+    ),
+    "long file": ("detrkit/x.py", "x = 1\n" * 400, "401 lines"),
     "long function": ("detrkit/x.py", "def f():\n" + "    x = 1\n" * 40, "41 lines"),
     "torch in a light file": ("detrkit/config.py", "from torch import nn", "must not import torch"),
     "torch in a branch": ("detrkit/presets/x.py", "try:\n    import torch.nn\nexcept ImportError: ...", "must not"),
@@ -58,13 +63,21 @@ INNOCENT = {
     "eval mode": ("detrkit/x.py", "model.eval()"),
     "a handled error": ("detrkit/x.py", "try:\n    f()\nexcept Exception as e:\n    g(e)"),
     "a law": ("detrkit/testing/x.py", "assert 1"),
-    "an own generator": ("detrkit/x.py", "rng = np.random.default_rng(0)\nx = rng.random()"),
+    "an own generator": ("detrkit/x.py", "import numpy as np\nrng = np.random.default_rng(0)\nx = rng.random()"),
     "print of the command line": ("detrkit/cli.py", "print(1)"),
+    "names of every kind": (
+        "detrkit/x.py",
+        "import a.b as c\ntry:\n    d = [e for e in c]\nexcept OSError as y:\n    z(y)\ndef z(*h, **i): return h, i, z"
+        "\nmatch d:\n    case [*j]: j\nx = lambda k: k",
+    ),
     "a final component": ("detrkit/attention/mine.py", FINAL),
     "a helper file": ("detrkit/attention/_mine.py", "class A: ..."),
     "a long docstring": ("detrkit/x.py", 'def f():\n    """A.\n' + "    b\n" * 40 + '    """\n    return 1'),
     "torch when it is needed": ("detrkit/cli.py", "def f():\n    import torch"),
-    "torch for the type checker": ("detrkit/config.py", "if TYPE_CHECKING:\n    import torch"),
+    "torch for the type checker": (
+        "detrkit/config.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch",
+    ),
     "asserting tests": (
         "tests/test_x.py",
         "def test_a():\n    check_a()\ndef test_b():\n    with pytest.raises(E):\n        f()",
@@ -73,6 +86,8 @@ INNOCENT = {
     "a used comparison": ("tests/test_x.py", "assert torch.allclose(a, b)"),
 }
 
+BOUND = "; ".join(f"{name} = 1" for name in ("archive", "contextlib", "f", "folder", "g", "model", "np", "p", "torch"))
+
 
 def repository(folder, name, text):
     """A checkout with one file in it, beside an attention named torch."""
@@ -80,7 +95,7 @@ def repository(folder, name, text):
     (folder / "detrkit" / "attention").mkdir(parents=True)
     (folder / "detrkit" / "attention" / "torch.py").write_text(FINAL)
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(text)
+    (folder / name).write_text(f"{text.removesuffix(chr(10))}\n{BOUND}" if name == "detrkit/x.py" else text)
     return folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, final
+from typing import ClassVar, Self, final
 
 import torch
 from torch import nn
