@@ -29,9 +29,9 @@ FIRST_PAINT = """new Promise(done => new PerformanceObserver(list => done(list.g
 OPAQUE, POWER = 0.88, 0.8  # of a map's colours: alpha of the brightest, and how it grows with the weight
 
 
-def learned(name):
+def learned(name, seed):
     """A detector after some steps on four toy images, and two of these."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = detrkit.build(name, d_model=32, dim_feedforward=32, num_queries=QUERIES, num_classes=3).train()
     data = detrkit.make("datasets", "toy(length=4)", split="train")
     pairs = [data[i] for i in range(4)]
@@ -147,9 +147,14 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module", params=["detr_tiny", "deformable_detr_tiny"])
 def written(request, tmp_path_factory):
     """The page of a detector that learned a little, what it shows, and the threshold of a detection."""
-    model, images = learned(request.param)
-    explained = [(f"image {i}", detrkit.explain(model, image)) for i, image in enumerate(images)]
-    threshold = float(np.sort(explained[0][1].scores[-1].max(-1))[-DETECTIONS])
+    for seed in range(9):  # until a query loses to a detection
+        model, images = learned(request.param, seed)
+        explained = [(f"image {i}", detrkit.explain(model, image)) for i, image in enumerate(images)]
+        seen = explained[0][1]
+        best = seen.scores[-1].max(-1)
+        threshold = float(np.sort(best)[-DETECTIONS])
+        if any(best[seen.losers(query)].min(initial=1) < threshold for query in np.flatnonzero(best >= threshold)):
+            break
     path = tmp_path_factory.mktemp("pages") / "page.html"
     found = slots(model, images)
     path.write_text(explorer_page(explained, title="A page", threshold=threshold, found=found), encoding="utf-8")
