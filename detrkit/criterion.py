@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from detrkit import boxes as geometry
@@ -108,7 +109,11 @@ class SetMatching:
             raise self._not_finite(logits, boxes, truth)
         ends = np.cumsum([len(target.labels) for target in truth])
         by_image = np.split(costs, ends[:-1], axis=1)
-        return [[self.matcher.solve(image[layer].T) for image in by_image] for layer in range(logits.shape[0])]
+        return [[self._assign(image[layer].T) for image in by_image] for layer in range(logits.shape[0])]
+
+    def _assign(self, cost: NDArray[np.float64]) -> Assignment:
+        """The assignment for a finite cost, which `Matcher.solve` would look through once more."""
+        return self.matcher.assign(cost) if cost.size else self.matcher.solve(cost)
 
     def cost(self, logits: Tensor, boxes: Tensor, truth: Sequence[Truth]) -> Float[Tensor, "L N Q"]:
         """Cost of each object of all images with each query of its image, [L, N, Q]."""
