@@ -121,12 +121,12 @@ class SetMatching:
         return self.weights.bbox * terms["L1"] + self.weights.ce * terms["class"] + self.weights.giou * terms["GIoU"]
 
     def _terms(self, logits: Tensor, boxes: Tensor, truth: Sequence[Truth]) -> dict[str, Tensor]:
-        classes = [self.classification.cost(logits[:, b], target.labels) for b, target in enumerate(truth)]
+        labels = torch.cat([target.labels for target in truth])
         objects, image = torch.cat([target.boxes for target in truth])[:, None], image_of_each(truth, boxes.device)
         rivals, corners = (coordinates_apart(x)[:, image] for x in (boxes, geometry.cxcywh_to_xyxy(boxes)))
         true_corners = geometry.cxcywh_to_xyxy(objects)
         return {
-            "class": torch.cat(classes, dim=-1).transpose(1, 2),
+            "class": self.classification.cost(logits, labels, image),
             "L1": (rivals - objects).abs().sum(-1),
             "GIoU": -geometry.elementwise_giou(corners, true_corners.expand_as(corners), eps=self.weights.giou_eps),
         }

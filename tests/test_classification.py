@@ -44,7 +44,9 @@ def test_focal_by_hand():
     focal, zero = detrkit.make("classification", "focal", num_classes=1), torch.zeros(1, dtype=torch.int64)
     loss = focal.loss(torch.zeros(1, 1, 2, 1), Matched((zero, zero, zero), zero, torch.ones(1)), 1.0)
     assert loss.tolist() == pytest.approx([(0.25 + 0.75) * 0.25 * math.log(2)])
-    assert focal.cost(torch.zeros(1, 1), zero).item() == pytest.approx((0.25 - 0.75) * 0.25 * math.log(2), rel=1e-5)
+    assert focal.cost(torch.zeros(1, 1, 1, 1), zero, zero).item() == pytest.approx(
+        (0.25 - 0.75) * 0.25 * math.log(2), rel=1e-5
+    )
 
 
 def test_no_object_weighs_eos_coef():

@@ -50,7 +50,7 @@ MUTANTS = [Mutant(*row) for row in (
      "test_criterion.py::test_equals_the_slow_reference"),
     ("GIoU cost of the wrong sign", "criterion.py", '"GIoU": -geometry', '"GIoU": geometry',
      "test_criterion.py::test_equals_the_slow_reference"),
-    ("class cost of the wrong image", "criterion.py", "cost(logits[:, b], target", "cost(logits[:, 0], target",
+    ("class cost of the wrong image", "criterion.py", "cost(logits, labels, image)", "cost(logits, labels, 0 * image)",
      "test_criterion.py::test_equals_the_slow_reference"),
     ("true boxes read as xyxy in costs", "criterion.py", "geometry.cxcywh_to_xyxy(objects)", "objects",
      "test_criterion.py::test_equals_the_slow_reference"),

@@ -40,8 +40,16 @@ class Classification(ABC):
     prior: ClassVar[float | None] = None
 
     @abstractmethod
-    def cost(self, logits: Float[Tensor, "*L Q C"], labels: Int64[Tensor, T]) -> Float[Tensor, "*L Q T"]:
-        """Matching cost of each query with each target."""
+    def cost(
+        self, logits: Float[Tensor, "L B Q C"], labels: Int64[Tensor, N], image: Int64[Tensor, N]
+    ) -> Float[Tensor, "L N Q"]:
+        """Matching cost of each object of a batch with each query of its own image.
+
+        Args:
+            logits: [L, B, Q, C].
+            labels: class of each object.
+            image: place of its image in the batch.
+        """
 
     @abstractmethod
     def loss(self, logits: Float[Tensor, "L B Q C"], matched: Matched, normalizer: float) -> Float[Tensor, L]:
@@ -70,3 +78,10 @@ class Classification(ABC):
     @abstractmethod
     def says_object(self, logits: Float[Tensor, "*B Q C"]) -> Bool[Tensor, "*B Q"]:
         """Whether a query says that there is an object rather than nothing."""
+
+
+def of_objects(
+    x: Float[Tensor, "L B Q C"], labels: Int64[Tensor, N], image: Int64[Tensor, N]
+) -> Float[Tensor, "L N Q"]:
+    """What each query of an object's image has at the object's class."""
+    return x[:, image, :, labels].movedim(0, 1)

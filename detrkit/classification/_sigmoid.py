@@ -7,7 +7,7 @@ from typing import ClassVar
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from detrkit.classification import Classification, Matched
+from detrkit.classification import Classification, Matched, of_objects
 from detrkit.fitting import NO_BACKGROUND
 
 PRIOR = 0.01
@@ -31,9 +31,11 @@ class SigmoidClassification(Classification):
         self.num_classes = self.num_logits = num_classes
         self.cost_alpha, self.cost_gamma = alpha, gamma
 
-    def cost(self, logits: Float[Tensor, "*L Q C"], labels: Int64[Tensor, T]) -> Float[Tensor, "*L Q T"]:
-        """What saying the target's class would cost less what denying it would."""
-        p = logits.sigmoid()[..., labels]
+    def cost(
+        self, logits: Float[Tensor, "L B Q C"], labels: Int64[Tensor, N], image: Int64[Tensor, N]
+    ) -> Float[Tensor, "L N Q"]:
+        """What saying the object's class would cost less what denying it would."""
+        p = of_objects(logits, labels, image).sigmoid()
         yes = -self.cost_alpha * (1 - p) ** self.cost_gamma * (p + TINY).log()
         no = -(1 - self.cost_alpha) * p**self.cost_gamma * (1 - p + TINY).log()
         return yes - no

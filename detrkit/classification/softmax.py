@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from detrkit.classification import Classification, Matched
+from detrkit.classification import Classification, Matched, of_objects
 from detrkit.fields import Positive, Weight
 
 
@@ -26,9 +26,11 @@ class SoftmaxClassification(Classification):
         self.num_classes, self.eos_coef = num_classes, eos_coef
         self.num_logits = num_classes + 1
 
-    def cost(self, logits: Float[Tensor, "*L Q C"], labels: Int64[Tensor, T]) -> Float[Tensor, "*L Q T"]:
-        """Matching cost of each query with each target: minus the probability of the target's class."""
-        return -logits.softmax(-1)[..., labels]
+    def cost(
+        self, logits: Float[Tensor, "L B Q C"], labels: Int64[Tensor, N], image: Int64[Tensor, N]
+    ) -> Float[Tensor, "L N Q"]:
+        """Minus the probability of the object's class."""
+        return -of_objects(logits.softmax(-1), labels, image)
 
     def loss(self, logits: Float[Tensor, "L B Q C"], matched: Matched, normalizer: float) -> Float[Tensor, L]:
         """Weighted cross-entropy of each layer, divided by the sum of the weights; other queries say no-object."""

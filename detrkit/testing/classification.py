@@ -46,17 +46,20 @@ class Case(NamedTuple):
 
 @law("classification")
 def cost_falls_as_its_class_becomes_likelier(make: Make, draw: Draw) -> None:
-    """Costs are [..., Q, T]; raising the logit of a class lowers the cost of its targets and no other's."""
+    """Costs are [L, N, Q]; raising a class in an image lowers the cost of its objects there and of no others."""
     case = draw_case(make, draw)
-    labels = torch.arange(case.num_classes)
-    cost = case.classification.cost(case.logits, labels)
-    expected = (*case.logits.shape[:3], case.num_classes)
+    layers, images, queries, _ = case.logits.shape
+    pairs = torch.cartesian_prod(torch.arange(images), torch.arange(case.num_classes))
+    image, labels = pairs[draw_order(draw, len(pairs))].unbind(1)
+    cost = case.classification.cost(case.logits, labels, image)
+    expected = (layers, len(pairs), queries)
     assert cost.shape == expected, f"cost has shape {tuple(cost.shape)}, not {expected}"
-    raised, label = case.logits.clone(), draw(0, case.num_classes - 1)
-    raised[..., label] += draw(1, 8) / 4
-    change = case.classification.cost(raised, labels) - cost
-    assert (change[..., label] < 0).all(), "the cost of a class does not fall as it becomes likelier"
-    assert (change[..., labels != label] >= -1e-12).all(), "the cost of another class falls"
+    raised, label, place = case.logits.clone(), draw(0, case.num_classes - 1), draw(0, images - 1)
+    raised[:, place, :, label] += draw(1, 8) / 4
+    change, meant = case.classification.cost(raised, labels, image) - cost, (labels == label) & (image == place)
+    assert (change[:, meant] < 0).all(), "the cost of a class does not fall as it becomes likelier"
+    assert (change[:, ~meant] >= -1e-12).all(), "the cost of another class falls"
+    assert (change[:, image != place] == 0).all(), "the cost in another image changes"
 
 
 @law("classification")
@@ -145,7 +148,8 @@ def large_logits_are_finite(make: Make, draw: Draw) -> None:
         single = logits.float().requires_grad_()
         loss = case.loss(single)
         loss.sum().backward()
-        cost, scores = case.classification.cost(single, case.matched.labels), case.classification.scores(single)
+        cost = case.classification.cost(single, case.matched.labels, case.matched.slots[1])
+        scores = case.classification.scores(single)
         check_finite({"cost": cost, "loss": loss, "scores": scores, "gradient": single.grad}, "for large logits")
 
 
