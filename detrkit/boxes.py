@@ -40,7 +40,7 @@ def _area_between(low: Float[Tensor, "*B 2"], high: Float[Tensor, "*B 2"]) -> Fl
 
 
 def elementwise_giou(
-    first: Float[Tensor, "*B 4"], second: Float[Tensor, "*B 4"], *, eps: float = 0.0
+    first: Float[Tensor, "*#B 4"], second: Float[Tensor, "*#B 4"], *, eps: float = 0.0
 ) -> Float[Tensor, "*B"]:
     """Generalized IoU of corner boxes one by one, in [-1, 1] (Rezatofighi et al. 2019, algorithm 1).
 

@@ -128,7 +128,7 @@ class SetMatching:
         return {
             "class": self.classification.cost(logits, labels, image),
             "L1": (rivals - objects).abs().sum(-1),
-            "GIoU": -geometry.elementwise_giou(corners, true_corners.expand_as(corners), eps=self.weights.giou_eps),
+            "GIoU": -geometry.elementwise_giou(corners, true_corners[None], eps=self.weights.giou_eps),
         }
 
     def _not_finite(self, logits: Tensor, boxes: Tensor, truth: Sequence[Truth]) -> NonFiniteCostError:
