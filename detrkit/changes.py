@@ -52,12 +52,13 @@ def changed(configs: Configs, pairs: Mapping[str, Any]) -> tuple[Configs, list[s
         The changed ones, where values that do not fit stay for `problems` to find; and a line for each path that
         could not be followed.
     """
-    found = [problem for path in pairs if (problem := problem_of_path(configs, path))]
     known, old = annotations_of(configs), values_of(configs)
     new: dict[str, Any] = {}
+    found: list[str] = []
     for path, value in sorted(pairs.items(), key=lambda pair: "." in pair[0]):
         name, _, setting = path.partition(".")
-        if problem_of_path(configs, path):
+        if problem := problem_of_path(configs, path):
+            found.append(problem)
             continue
         try:
             new[name] = (

@@ -53,8 +53,14 @@ def from_pairs(
 ) -> tuple[DetectorConfig, TrainConfig]:
     """A preset's detector and recipe with fields, and settings of their specs, changed as `detrkit.changes` reads them.
 
+    Args:
+        preset: its name. One that looks at the data decides what `pairs` leave open, where they name data.
+        pairs: values by path.
+        tell: is told each of those decisions.
+
     Raises:
         ConfigError: every unknown field, wrong type and value out of range, at once.
+        DataError: the data cannot be read, where the preset looks at them.
     """
     (detector, train), found = changed((_preset(preset)(), training_recipe(preset)), pairs)
     found += detector.problems() + train.problems()

@@ -16,6 +16,7 @@ from detrkit.testing.datasets import assert_same, check_target, generator_states
 from detrkit.testing.law import Draw, Make, law
 from detrkit.transforms import Transforms
 
+FAINT = 16  # of 255; black and white that are nearer than this are told apart by rounding alone
 TOLERANCE = 2.0  # pixels between an edge in the picture and that of its box; a recipe may enlarge blurred edges
 MOST_OBJECTS = 5
 
@@ -162,5 +163,5 @@ def _painted(case: Case, image: Image.Image) -> NDArray[np.bool_]:
     plain = [case._replace(image=Image.new("RGB", case.image.size, color))()[0] for color in ("black", "white")]
     assert {image.size} == {p.size for p in plain}, "the colours of an image change the size that it gets"
     grey, dark, light = (np.asarray(picture.convert("L")).astype(float) for picture in (image, *plain))
-    canvas = light == dark  # which a recipe adds around the image, in a colour of its own
+    canvas = abs(light - dark) < FAINT  # which a recipe adds around the image, and what resizing has mixed with it
     return ~canvas & ((abs(grey - light) < abs(grey - dark)) == case.bright)

@@ -51,7 +51,7 @@ class Resize(v2.Transform):
         return F.resize(inpt, list(params["size"]))
 
 
-class Shrink(v2.Transform):
+class Shrink(Resize):
     """Resize an image with too long a side.
 
     Args:
@@ -59,17 +59,12 @@ class Shrink(v2.Transform):
     """
 
     def __init__(self, long_side: int) -> None:
-        super().__init__()
-        self.long_side = long_side
+        super().__init__((), long_side)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """The size (height, width) in which it fits."""
         height, width = v2.query_size(flat_inputs)
         return {"size": resized_size(height, width, min(height, width), self.long_side)}
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """The image, or its boxes, in that size."""
-        return F.resize(inpt, list(params["size"]))
 
 
 class Crop(v2.Transform):
