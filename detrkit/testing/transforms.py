@@ -17,6 +17,7 @@ from detrkit.testing.law import Draw, Make, law
 from detrkit.transforms import Transforms
 
 FAINT = 16  # of 255; black and white that are nearer than this are told apart by rounding alone
+BOTH = 0.25  # of the way from black to white; a picture that spans less shows the rectangle alone, or no part of it
 TOLERANCE = 2.0  # pixels between an edge in the picture and that of its box; a recipe may enlarge blurred edges
 MOST_OBJECTS = 5
 
@@ -159,9 +160,17 @@ def check_size(image: Image.Image, sides: tuple[int, int]) -> None:
 
 
 def _painted(case: Case, image: Image.Image) -> NDArray[np.bool_]:
-    """Where the changed picture [H, W] is nearer to what the seed makes of the rectangle's colour than of the other."""
+    """Where the changed picture [H, W] shows the rectangle rather than what is around it.
+
+    Both lie between what the seed makes of black and of white, and a recipe that changes the contrast moves both: their
+    edge is halfway between them where the picture shows both, and halfway between black and white where it shows one.
+    """
     plain = [case._replace(image=Image.new("RGB", case.image.size, color))()[0] for color in ("black", "white")]
     assert {image.size} == {p.size for p in plain}, "the colours of an image change the size that it gets"
     grey, dark, light = (np.asarray(picture.convert("L")).astype(float) for picture in (image, *plain))
-    canvas = abs(light - dark) < FAINT  # which a recipe adds around the image, and what resizing has mixed with it
-    return ~canvas & ((abs(grey - light) < abs(grey - dark)) == case.bright)
+    shown = abs(light - dark) >= FAINT  # the rest is canvas around the image, and what resizing has mixed with it
+    lightness = np.divide(grey - dark, light - dark, out=np.full_like(grey, np.nan), where=shown)
+    seen = lightness[shown]
+    both = seen.size > 0 and np.ptp(seen) >= BOTH
+    edge = (seen.min() + seen.max()) / 2 if both else 0.5
+    return shown & ((lightness > edge) == case.bright)
