@@ -41,9 +41,10 @@ function labelMatrix(pen, count, cell) {
     const name = isDetection(query) ? `${says(query).name.slice(0, 9)} ` : "";
     pen.fillText(`${strong ? "▸ " : ""}${name}${current().queries[query]}`, EDGE - 6, cell * query + cell * 0.72);
     pen.save();
-    pen.translate(EDGE + cell * (query + 0.68), cell * count + 6);
+    pen.translate(EDGE + cell * (query + 0.5), cell * count + 6);
     pen.rotate(Math.PI / 2);
     pen.textAlign = "left";
+    pen.textBaseline = "middle";
     pen.fillText(`${current().queries[query]}`, 0, 0);
     pen.restore();
   }
