@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,7 +20,7 @@ from detrkit.ablation.report import page
 from detrkit.ablation.study import Budget, Plan, Study
 from detrkit.ablation.text import as_markdown, as_text
 from detrkit.cli import main
-from detrkit.errors import ConfigError, NonFiniteError
+from detrkit.errors import ConfigError, DetrkitError, NonFiniteError
 from detrkit.training.log import MetricsLog
 from detrkit.training.loop import Trainer
 
@@ -359,6 +358,30 @@ def test_a_study_file_is_read_and_the_command_line_counts(tmp_path):
 
 
 @pytest.mark.fast
+def test_a_study_is_like_another_but_for_what_it_says_itself(tmp_path):
+    first, middle, last = (tmp_path / name for name in ("first.toml", "bases/middle.toml", "bases/last.toml"))
+    last.parent.mkdir()
+    first.write_text('like = "bases/middle.toml"\nquestion = "Is it?"\n[fields]\nd_model = 64\n')
+    middle.write_text('like = "last.toml"\nresult = "Yes."\nseeds = 2\nvary = ["lr=1"]\n')
+    last.write_text('base = "detr_tiny"\nquestion = "Was it?"\nseeds = 4\n[fields]\nd_model = 32\ndropout = 0.5\n')
+    plan = Plan.read(first)
+    assert plan == Plan(
+        question="Is it?", base="detr_tiny", seeds=2, vary=("lr=1",), fields={"d_model": 64, "dropout": 0.5}
+    )
+    for written, sentence in (
+        ('like = "../first.toml"', "middle.toml:like: not another study; got '../first.toml'; expected the path of one"),
+        ("like = 3", "middle.toml:like: not another study; got 3"),
+        ('like = "none.toml"', "none.toml: cannot read the study"),
+        ('like = "last.toml"\nsede = 3', "middle.toml: unknown word 'sede'; did you mean 'seeds'"),
+        ('like = "last.toml"\nfields = 3', "middle.toml.fields: got 3"),
+    ):
+        middle.write_text(written)
+        with pytest.raises(DetrkitError) as refused:
+            Plan.read(first)
+        assert sentence in str(refused.value)
+
+
+@pytest.mark.fast
 def test_fields_and_budget_of_a_study_hold_for_every_preset():
     plan = Plan.read(STUDIES[0]).replace("x", vary=("preset=dab_detr_tiny",), fields={"d_model": 64}, budget="9steps")
     variant = Study.of(plan).variations.variants[1]
@@ -385,10 +408,10 @@ def test_a_preset_that_is_varied_may_have_fields_of_its_own(tmp_path):
 @pytest.mark.fast
 @pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
 def test_ready_studies_can_be_run(path):
-    written = tomllib.loads(path.read_text())
-    asked = {} if "vary" in written else {"vary": ("backbone.weights=trunk.pth",)}  # the user says where weights lie
-    made = Study.of(Plan.read(path).replace("x", **asked))
-    assert {"question", "hypothesis", "base", "seeds", "budget", "fields"} <= set(written)
+    plan = Plan.read(path)
+    asked = {} if plan.vary else {"vary": ("backbone.weights=trunk.pth",)}  # the user says where weights lie
+    made = Study.of(plan.replace("x", **asked))
+    assert None not in (plan.question, plan.hypothesis, plan.budget)
     assert len(made.variations.variants) > 1
     assert not made.variations.same
 

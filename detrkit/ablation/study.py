@@ -24,6 +24,8 @@ from detrkit.fields import Positive, Range
 from detrkit.presets import from_pairs, presets
 
 LENGTHS = ("steps", "epochs")
+LIKE = "like"
+OWN = ("question", "hypothesis", "result")  # no study has them from another
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,19 @@ class Plan:
     def read(cls, path: str | Path) -> Self:
         """From a TOML file.
 
+        A file says ``like = "OTHER.toml"``, a path from its own folder, to take the words and fields of the other, and
+        to write down only what differs. What it asks and what was found is its own.
+
         Raises:
-            DetrkitError: it cannot be read.
+            DetrkitError: it, or the file that it is like, cannot be read.
             ConfigError: unknown words, each with the nearest one, and values that do not fit.
         """
-        try:
-            written = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DetrkitError("cannot read the study", path=path, value=f"({error})") from None
-        return cls().replace(str(path), **written)
+        plan = cls()
+        for place, words in reversed(list(_files(Path(path)))):
+            own = plan.replace(str(place), **words)
+            silent = {name: None for name in OWN if name not in words}
+            plan = dataclasses.replace(own, fields={**plan.fields, **own.fields}, **silent)
+        return plan
 
     def replace(self, place: str, **changes: Any) -> Self:
         """A copy with these words changed; ``place`` is where they were written."""
@@ -166,6 +172,24 @@ class Study:
 
         variations = Variations.of(detector, train, plan.vary, grid=plan.grid, of_preset=of_preset)
         return cls(plan, variations, tuple(range(train.seed, train.seed + plan.seeds)), budget)
+
+
+def _files(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A study's file with its words, and those that it is like, one after the other."""
+    seen: list[Path] = []
+    while True:
+        try:
+            words = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DetrkitError("cannot read the study", path=path, value=f"({error})") from None
+        like = words.pop(LIKE, None)
+        yield path, words
+        if like is None:
+            return
+        seen.append(path.resolve())
+        if not isinstance(like, str) or (path.parent / like).resolve() in seen:
+            raise DetrkitError("not another study", path=path, field=LIKE, value=like, expected="the path of one")
+        path = path.parent / like
 
 
 def _problems(plan: Plan) -> list[str]:
