@@ -369,7 +369,10 @@ def test_a_study_is_like_another_but_for_what_it_says_itself(tmp_path):
         question="Is it?", base="detr_tiny", seeds=2, vary=("lr=1",), fields={"d_model": 64, "dropout": 0.5}
     )
     for written, sentence in (
-        ('like = "../first.toml"', "middle.toml:like: not another study; got '../first.toml'; expected the path of one"),
+        (
+            'like = "../first.toml"',
+            "middle.toml:like: not another study; got '../first.toml'; expected the path of one",
+        ),
         ("like = 3", "middle.toml:like: not another study; got 3"),
         ('like = "none.toml"', "none.toml: cannot read the study"),
         ('like = "last.toml"\nsede = 3', "middle.toml: unknown word 'sede'; did you mean 'seeds'"),
