@@ -10,6 +10,7 @@ from detrkit.errors import CheckpointError
 from detrkit.labels import COCO_RAW, LabelSpace
 from detrkit.testing.model import SMALL
 from detrkit.training import loop
+from detrkit.training.announcement import frozen_at_random
 
 pytestmark = pytest.mark.fast
 
@@ -199,3 +200,27 @@ def test_changes_that_cut_weights_are_refused(tmp_path, changes):
     with pytest.raises(CheckpointError, match=f"do not fit with these changes.*{name}") as caught:
         detrkit.load(tmp_path, **changes)
     assert "\n" not in str(caught.value)
+
+
+BASIC = "torchvision(model='shufflenet_v2_x0_5')"
+LEARNING = "torchvision(model='shufflenet_v2_x0_5', norm='batch', trainable_levels={})"
+
+
+@pytest.mark.parametrize(
+    ("preset", "backbone", "warned"),
+    [
+        ("detr_tiny", BASIC, True),  # its norms are frozen
+        ("detr_tiny", LEARNING.format(1), True),
+        ("detr_tiny", LEARNING.format("none"), False),
+        ("detr_tiny", "tiny", False),
+        ("rf_detr_tiny", None, False),  # its mask token is no choice, and nothing reads it
+    ],
+)
+def test_a_trunk_that_is_frozen_at_random_is_told(preset, backbone, warned):
+    given = {} if backbone is None else {"backbone": backbone}
+    assert frozen_at_random(detrkit.build(preset, **given)) == warned
+
+
+def test_a_trunk_of_another_detector_is_not_random():
+    donor = detrkit.build("detr_tiny", backbone=BASIC)
+    assert not frozen_at_random(detrkit.build("detr_tiny", backbone=BASIC, init_from=donor))

@@ -9,6 +9,7 @@ import torch
 from torchvision.ops import FrozenBatchNorm2d
 
 from detrkit.model import Detector
+from detrkit.registry import REGISTRY
 from detrkit.specs import Spec
 from detrkit.training.run import FINDINGS
 
@@ -43,11 +44,12 @@ def announcement(trainer: Trainer) -> Iterator[str]:
 
 
 def frozen_at_random(model: Detector) -> bool:
-    """Whether the trunk keeps parameters or norms that were never trained."""
+    """Whether the trunk keeps parameters or norms that were never trained; trunks without the choice keep none."""
+    spec = Spec.parse(model.config.backbone)
+    if "trainable_levels" not in REGISTRY.signature("backbones", spec.name).settings:
+        return False
     carried_over = model.loaded.only("loaded") if model.loaded else ()
-    starts_at_random = Spec.parse(model.config.backbone).settings.get("weights") is None and not any(
-        entry.name.startswith("backbone.") for entry in carried_over
-    )
+    if spec.settings.get("weights") is not None or any(entry.name.startswith("backbone.") for entry in carried_over):
+        return False
     trained = all(p.requires_grad for p in model.backbone.parameters())
-    frozen_norm = any(isinstance(m, FrozenBatchNorm2d) for m in model.backbone.modules())
-    return starts_at_random and not (trained and not frozen_norm)
+    return not trained or any(isinstance(m, FrozenBatchNorm2d) for m in model.backbone.modules())
