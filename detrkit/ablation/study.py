@@ -107,7 +107,7 @@ class Plan:
         plan = cls()
         for place, words in reversed(list(_files(Path(path)))):
             own = plan.replace(str(place), **words)
-            silent = {name: None for name in OWN if name not in words}
+            silent: dict[str, Any] = {name: None for name in OWN if name not in words}
             plan = dataclasses.replace(own, fields={**plan.fields, **own.fields}, **silent)
         return plan
 
