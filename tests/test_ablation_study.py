@@ -376,6 +376,7 @@ def test_a_study_is_like_another_but_for_what_it_says_itself(tmp_path):
         ("like = 3", "middle.toml:like: not another study; got 3"),
         ('like = "none.toml"', "none.toml: cannot read the study"),
         ('like = "last.toml"\nsede = 3', "middle.toml: unknown word 'sede'; did you mean 'seeds'"),
+        ('liek = "last.toml"', "middle.toml: unknown word 'liek'; did you mean 'like'"),
         ('like = "last.toml"\nfields = 3', "middle.toml.fields: got 3"),
     ):
         middle.write_text(written)
@@ -402,8 +403,9 @@ def test_a_preset_that_is_varied_may_have_fields_of_its_own(tmp_path):
     with pytest.raises(ConfigError) as refused:
         Study.of(Plan.read(path))
     unused, length = refused.value.problems
-    assert unused.startswith(
-        "preset_fields.dn_tiny: no effect, since the preset is not varied; did you mean 'dn_detr_tiny'?"
+    assert unused == (
+        "preset_fields.dn_tiny: no effect, since the preset is not varied; did you mean 'dn_detr_tiny'? "
+        "(known: dab_detr_tiny, dn_detr_tiny)"
     )
     assert length == "preset_fields.dn_tiny.steps: all runs have one length"
 

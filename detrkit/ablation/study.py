@@ -114,7 +114,9 @@ class Plan:
     def replace(self, place: str, **changes: Any) -> Self:
         """A copy with these words changed; ``place`` is where they were written."""
         known = {item.name for item in dataclasses.fields(self)}
-        found = [f"{place}: unknown word {name!r}; {nearest(name, known)}" for name in changes if name not in known]
+        found = [
+            f"{place}: unknown word {name!r}; {nearest(name, {*known, LIKE})}" for name in changes if name not in known
+        ]
         given = {name: _frozen(value) for name, value in changes.items() if name in known}
         annotations = {**get_type_hints(type(self), include_extras=True), "fields": dict, "preset_fields": dict}
         found += fields.problems(given, annotations, place)
