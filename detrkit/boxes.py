@@ -6,6 +6,8 @@ Pairwise functions take [..., N, 4] and [..., M, 4] and give [..., N, M]; ``elem
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -85,8 +87,8 @@ def _overlap_and_union(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """part / whole, and 0 with a zero gradient where the whole is smaller than rounding can tell from nothing."""
-    something = whole > torch.finfo(whole.dtype).eps ** 2
-    return torch.where(something, part / torch.where(something, whole, 1), 0)
+    nothing = whole <= torch.finfo(whole.dtype).eps ** 2
+    return part / whole.masked_fill(nothing, math.inf)
 
 
 def inverse_sigmoid(x: Float[Tensor, "*B"], eps: float = 1e-5) -> Float[Tensor, "*B"]:
