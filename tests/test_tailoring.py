@@ -116,6 +116,16 @@ def test_smaller_objects_make_larger_images_until_the_limit():
     assert found[0] < found[2] < found[-1] <= 448
 
 
+def test_upright_beside_wide_images_are_made_smaller_since_batches_are_padded():
+    def sides(*sizes):
+        detector = fitted(Fake(list(sizes) * 10, [[(0.5, 0.5, 0.01, 0.01)]] * 10 * len(sizes)))[0][0]
+        return detector.short_side, detector.long_side
+
+    wide, upright, both = sides((480, 640)), sides((640, 480)), sides((480, 640), (640, 480))
+    assert wide == upright == (384, 512)
+    assert both == (320, 448)  # a batch is 448 x 448, as many pixels as 384 x 512
+
+
 def test_many_images_get_epochs_and_few_get_steps():
     few, many = (fitted(Fake([(96, 96)] * n, [[(0.5, 0.5, 0.2, 0.2)]] * n))[0][1] for n in (16, 4000))
     assert (few.epochs * 2, many.epochs) == (training_recipe("small_data").steps, 12)

@@ -119,6 +119,11 @@ class Survey:
         """Long side by short side that this share of the images, of which there are some, stay below."""
         return float(np.quantile(self.sizes.max(axis=1) / self.sizes.min(axis=1), share))
 
+    def room_for_images(self, share: float) -> tuple[float, float]:
+        """Height and width, in short sides, that this share of the images, of which there are some, stay below."""
+        height, width = np.quantile(self.sizes / self.sizes.min(axis=1, keepdims=True), share, axis=0)
+        return float(height), float(width)
+
     def file_of(self, row: int) -> str:
         """The file of an image, where the data have files; else the split."""
         return self.data.path(int(self.index[row])) or self.split

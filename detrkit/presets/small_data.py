@@ -19,8 +19,9 @@ _TRUNK = f"torchvision(model='{_MODEL}')"
 
 _STEP = 32  # pixels, the stride of the coarsest level; sides are multiples of it
 _SMALL, _USUAL = 0.05, 0.95  # shares of the objects that are called small, of the images whose shape counts
+_IN_BATCH = 0.92  # quantile of the images that the largest of a batch of 8 is at
 _WANTED_SIDE = 32.0  # pixels, of the small objects: four cells of the finest level
-_LEAST_PIXELS, _MOST_PIXELS = 128 * 128, 384 * 512
+_LEAST_PIXELS, _MOST_PIXELS = 128 * 128, 384 * 512  # of an image; of what a batch is padded to
 _LARGEST_MAGNIFICATION = 2.5
 _LONGEST_SHAPE = 2.0  # of the sides of an image; one that is longer is shrunk
 _QUERIES_PER_OBJECT = 2.5
@@ -53,18 +54,20 @@ def _queries(seen: Survey, _: Configs) -> Iterator[Choice]:
 
 
 def _short_side(seen: Survey, _: Configs) -> Iterator[Choice]:
-    """Large enough for the small objects, as far as pixels can be afforded."""
+    """Large enough for the small objects, as far as pixels can be afforded: wide beside upright ones are padded."""
     if not len(seen.sizes):
         return
     (height, width), small = seen.usual_size, seen.side_of_objects(_SMALL)
-    wanted = min(_WANTED_SIDE / small, _LARGEST_MAGNIFICATION) if small == small else 1.0
-    least, most = (sqrt(pixels / (height * width)) for pixels in (_LEAST_PIXELS, _MOST_PIXELS))
-    scale = min(max(wanted, least), most)
-    side = max(_STEP, _STEP * round(scale * min(height, width) / _STEP))
-    limit = {least: ", made large enough to learn from", most: ", as many pixels as a laptop affords"}.get(scale, "")
-    becomes = f", their small objects {small:.0f}, which become {small * side / min(height, width):.0f}"
+    short = min(height, width)
+    padded = [min(ratio, _LONGEST_SHAPE) for ratio in seen.room_for_images(_IN_BATCH)]
+    wanted = short * (min(_WANTED_SIDE / small, _LARGEST_MAGNIFICATION) if small == small else 1.0)
+    least, most = short * sqrt(_LEAST_PIXELS / (height * width)), sqrt(_MOST_PIXELS / (padded[0] * padded[1]))
+    affordable = min(max(wanted, least), most)
+    side = max(_STEP, _STEP * round(affordable / _STEP))
+    limits = {least: ", made large enough to learn from", most: ", as many pixels as a laptop affords"}
+    becomes = f", their small objects {small:.0f}, which become {small * side / short:.0f}"
     sizes = f"images are {width:.0f} x {height:.0f} pixels" + (becomes if small == small else ", without objects")
-    yield Choice("short_side", side, sizes + limit)
+    yield Choice("short_side", side, sizes + limits.get(affordable, ""))
 
 
 def _long_side(seen: Survey, configs: Configs) -> Iterator[Choice]:
