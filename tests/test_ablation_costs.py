@@ -212,6 +212,13 @@ def test_a_training_step_leaves_the_weights():
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+def test_a_training_step_restores_noised_objects_where_training_does():
+    model = build(config("dino_tiny"))
+    WORKLOAD.training_step(model)()
+    labels = next(parameter for name, parameter in model.named_parameters() if "label" in name)
+    assert labels.grad is not None and labels.grad.abs().sum() > 0
+
+
 def test_costs_of_a_study(monkeypatch):
     base, deep = SMALL, SMALL.replace(enc_layers=5, dim_feedforward=2048)
     found = measure({"base": base, "deep": deep}, "base", WORKLOAD, rounds=3, threads=1)

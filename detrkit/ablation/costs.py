@@ -126,7 +126,7 @@ class Workload:
         def step() -> None:
             model.train()
             optimizer.zero_grad(set_to_none=True)
-            criterion(model(images), targets).total.backward()
+            criterion(model(images, None, targets), targets).total.backward()
             optimizer.step()
 
         return step
