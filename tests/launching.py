@@ -30,11 +30,11 @@ SMALL = {
 }
 
 
-def small(**changes):
+def small(preset="detr_tiny", **changes):
     """Both configurations of a run of a second."""
     from detrkit.presets import from_pairs
 
-    return from_pairs("detr_tiny", {**SMALL, **{name: str(value) for name, value in changes.items()}})
+    return from_pairs(preset, {**SMALL, **{name: str(value) for name, value in changes.items()}})
 
 
 def start(function, *arguments, count=1):

@@ -84,6 +84,18 @@ def test_a_part_that_gives_nan_is_named_before_the_step(tmp_path):
     assert unchanged
 
 
+def test_a_part_that_training_alone_runs_is_named_too(tmp_path):
+    class Crowded(nn.Module):
+        def forward(self, x):
+            return x if x.shape[1] == 6 else x * float("nan")  # more than the six queries: those of denoising
+
+    def spoil(model):
+        model.decoder.layers[0].ffn = Crowded()
+
+    error, _ = spoiled(tmp_path, spoil, preset="dino_tiny")
+    assert "first output that is not finite is that of decoder.layers.0.ffn (Crowded)" in str(error)
+
+
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_a_gradient_that_is_not_finite_is_refused_before_the_step(tmp_path, accumulate):
     def spoil(model):

@@ -256,7 +256,7 @@ class Trainer:
         """The same error with step, images, and where numbers are first not finite, looked for in the first of them."""
         batches = [batch for batch in window if batch.targets]
         with autocast(self.device, self.run.train.amp):
-            where = origin(self.model, *batches[0].inputs.to(self.device))
+            where = origin(self.model, *batches[0].inputs.to(self.device), batches[0].targets)
         images = [image_id for batch in batches for image_id in batch.image_ids]
         found = NonFiniteError(
             f"step {self.run.progress.step}, images {images}: {error}", hint=f"{where}; the weights are unchanged"
